@@ -1,0 +1,1 @@
+"""Documents into Qdrant, with the preferences recorded beside the vectors."""

@@ -1,0 +1,108 @@
+"""Preferences for embedding models: one file, checked, resolved, obeyed and recorded.
+
+The public names are imported when they are first used: `import embedprefs` loads neither torch nor pydantic.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+#: Public name -> the module that defines it.
+_HOMES = {
+    "Preferences": "preferences",
+    "load_preferences": "layers",
+    "write_preferences": "files",
+    "check": "checks",
+    "Finding": "checks",
+    "resolve": "resolve",
+    "Resolved": "resolve",
+    "load_model": "model",
+    "PreferredSentenceTransformer": "model",
+    "fingerprint": "record",
+    "Record": "record",
+    "CheckFailedError": "errors",
+    "EmbedPrefsError": "errors",
+    "EmbedPrefsWarning": "errors",
+    "InputError": "errors",
+    "InvalidPreferenceError": "errors",
+    "MissingExtraError": "errors",
+    "ModelFilesError": "errors",
+    "OverlongTextError": "errors",
+    "PartialResultError": "errors",
+    "PreferenceMismatchError": "errors",
+    "PreferencesFileError": "errors",
+    "Problem": "errors",
+    "ResourceError": "errors",
+    "UnavailableError": "errors",
+}
+
+if TYPE_CHECKING:
+    from embedprefs.checks import Finding, check
+    from embedprefs.errors import (
+        CheckFailedError,
+        EmbedPrefsError,
+        EmbedPrefsWarning,
+        InputError,
+        InvalidPreferenceError,
+        MissingExtraError,
+        ModelFilesError,
+        OverlongTextError,
+        PartialResultError,
+        PreferenceMismatchError,
+        PreferencesFileError,
+        Problem,
+        ResourceError,
+        UnavailableError,
+    )
+    from embedprefs.files import write_preferences
+    from embedprefs.layers import load_preferences
+    from embedprefs.model import PreferredSentenceTransformer, load_model
+    from embedprefs.preferences import Preferences
+    from embedprefs.record import Record, fingerprint
+    from embedprefs.resolve import Resolved, resolve
+
+__all__ = [
+    "CheckFailedError",
+    "EmbedPrefsError",
+    "EmbedPrefsWarning",
+    "Finding",
+    "InputError",
+    "InvalidPreferenceError",
+    "MissingExtraError",
+    "ModelFilesError",
+    "OverlongTextError",
+    "PartialResultError",
+    "PreferenceMismatchError",
+    "Preferences",
+    "PreferencesFileError",
+    "PreferredSentenceTransformer",
+    "Problem",
+    "Record",
+    "Resolved",
+    "ResourceError",
+    "UnavailableError",
+    "__version__",
+    "check",
+    "fingerprint",
+    "load_model",
+    "load_preferences",
+    "resolve",
+    "write_preferences",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used."""
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'embedprefs' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"embedprefs.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
