@@ -1,0 +1,28 @@
+"""Write the reference pages that are derived from the code. `make docs` runs this; a test fails when a page is stale."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from embedprefs.checks.reference import render as checks_page
+from embedprefs.cli.reference import render as commands_page
+from embedprefs.reference_pages import preferences_page
+
+HERE = Path(__file__).parent
+
+PAGES = {
+    "reference/preferences.md": preferences_page,
+    "reference/checks.md": checks_page,
+    "reference/commands.md": commands_page,
+}
+
+
+def main() -> None:
+    """Write every generated page."""
+    for name, render in PAGES.items():
+        (HERE / name).write_text(render(), encoding="utf-8")
+        print(f"wrote docs/{name}")  # noqa: T201 - a script that reports what it wrote
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,304 @@
+"""The embedding spaces of a collection: which model makes its vectors, loaded only when a vector is needed."""
+
+from __future__ import annotations
+
+import base64
+import threading
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedprefs import (
+    InvalidPreferenceError,
+    PreferenceMismatchError,
+    Preferences,
+    Problem,
+    Record,
+    load_preferences,
+)
+from embedprefs.layers import preferences_for_model
+from embedprefs.preferences import IndexPreferences
+from embedprefs.record import CANARY_TEXTS
+from embedprefs.resolve import resolve
+from embedprefs_qdrant.chunking import Chunker
+from embedprefs_qdrant.stores.layout import Datatype, Distance
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from embedprefs import PreferredSentenceTransformer, Resolved
+
+__all__ = ["EmbeddingSpace", "ModelSpace", "check_canaries", "decode_vectors", "encode_vectors"]
+
+#: Tokens of a chunk where nothing states them: passages of this size are long enough to be understood alone and short
+#: enough to be about one thing.
+DEFAULT_CHUNK_TOKENS = 512
+#: What a model that states no limit (a static one) is taken to read.
+LONGEST_UNLIMITED = 8192
+
+_DISTANCES: Mapping[str, Distance] = {
+    "cosine": "cosine",
+    "dot": "dot",
+    "euclidean": "euclid",
+    "manhattan": "manhattan",
+}
+
+
+@runtime_checkable
+class EmbeddingSpace(Protocol):
+    """What a collection needs to know of whatever makes its vectors."""
+
+    @property
+    def record(self) -> Record | None:
+        """The identity to record; None for an embedding function that has none."""
+
+    @property
+    def description(self) -> Mapping[str, Any]:
+        """A readable account of the space, JSON values: recorded beside the identity, or in its place."""
+
+    @property
+    def size(self) -> int:
+        """Length of its vectors."""
+
+    @property
+    def distance(self) -> Distance:
+        """How two of its vectors are compared."""
+
+    @property
+    def datatype(self) -> Datatype:
+        """What the store keeps a value as."""
+
+    @property
+    def loaded(self) -> bool:
+        """Whether the model is in memory."""
+
+    def embed_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Vectors of documents, shape (texts, size), float32."""
+
+    def embed_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Vectors of queries, shape (texts, size), float32."""
+
+    def make_chunker(self, index: IndexPreferences) -> Chunker:
+        """What cuts documents so that the model reads each chunk whole."""
+
+    def close(self) -> None:
+        """Let go of what was loaded here."""
+
+
+class ModelSpace:
+    """The space of a sentence-transformers model under its preferences.
+
+    Made from a loaded model, or from preferences, a preferences file or a model's name or folder; then the model is
+    loaded when the first vector is needed, and a run that finds nothing to embed never imports torch.
+    """
+
+    def __init__(
+        self,
+        model: PreferredSentenceTransformer | Preferences | str | Path,
+        *,
+        overrides: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Take a model or what names it.
+
+        Args:
+            model: A loaded model, preferences, a `.toml` file, or a model's name or folder.
+            overrides: Preferences that win over the file's, by dotted key; only with a file, name or folder.
+
+        Raises:
+            InvalidPreferenceError: overrides were given for preferences or a model, where they can no longer take
+                effect.
+        """
+        self._lock = threading.Lock()
+        self._model: PreferredSentenceTransformer | None = None
+        self._owned = True
+        self._canaries_checked = False
+        self._resolved: Resolved | None = None
+        self._record: Record | None = None
+        if isinstance(model, Preferences):
+            _refuse(overrides, "Preferences are a finished value.", "Pass the overrides to load_preferences.")
+            self.preferences = model
+        elif hasattr(model, "encode_document") and hasattr(model, "preferences"):
+            _refuse(overrides, "The model is loaded already.", "Load it with these overrides.")
+            loaded: Any = model
+            self._model = loaded
+            self._owned = False
+            self.preferences = loaded.preferences
+            self._resolved = loaded.resolved
+        elif str(model).endswith(".toml"):
+            self.preferences = load_preferences(model, overrides=overrides)
+        else:
+            self.preferences = preferences_for_model(str(model), overrides=overrides)
+
+    @property
+    def resolved(self) -> Resolved:
+        """The effective preferences on this machine."""
+        if self._resolved is None:
+            self._resolved = resolve(self.preferences)
+        return self._resolved
+
+    @property
+    def record(self) -> Record:
+        """The identity, with the template that makes the embedded text."""
+        if self._record is None:
+            self._record = Record.for_collection(self.resolved)
+        return self._record
+
+    @property
+    def description(self) -> Mapping[str, Any]:
+        """Name and commit of the model, for people to read."""
+        facts = self.resolved.facts
+        return {"model": facts.name if facts else self.preferences.model.name, "revision": facts and facts.revision}
+
+    @property
+    def size(self) -> int:
+        """Length of the vectors, after truncation."""
+        size = self.resolved.embedding_dimension
+        if size is None:
+            size = self.model.get_embedding_dimension()
+        if size is None:
+            raise InvalidPreferenceError(
+                Problem(
+                    f"The model {self.preferences.model.name} does not say how long its vectors are.",
+                    key="model.name",
+                    fix="Use a model whose last module has a fixed output dimension.",
+                )
+            )
+        return int(size)
+
+    @property
+    def distance(self) -> Distance:
+        """The store's word for the similarity of the preferences."""
+        return _DISTANCES[self.resolved["vectors.similarity_fn_name"] or "cosine"]
+
+    @property
+    def datatype(self) -> Datatype:
+        """uint8 vectors are kept as bytes, all others as float32."""
+        precision = self.resolved["vectors.precision"]
+        if precision in ("binary", "ubinary"):
+            raise InvalidPreferenceError(
+                Problem(
+                    f'vectors.precision is "{precision}", which packs eight dimensions into a number; '
+                    "Qdrant would compare these numbers as if they were dimensions.",
+                    key="vectors.precision",
+                    value=precision,
+                    allowed="float32, int8 or uint8 for a collection",
+                    fix='Leave the precision at float32 and write quantization = "binary" in [index]: the engine packs '
+                    "the bits itself and can rescore.",
+                )
+            )
+        return "uint8" if precision == "uint8" else "float32"
+
+    @property
+    def loaded(self) -> bool:
+        """Whether the model is in memory."""
+        return self._model is not None
+
+    @property
+    def model(self) -> PreferredSentenceTransformer:
+        """The model; loaded at the first use."""
+        with self._lock:
+            if self._model is None:
+                # Imported here: it loads torch, which a run that finds nothing to embed does without.
+                from embedprefs import load_model
+
+                self._model = load_model(self.preferences)
+            return self._model
+
+    def embed_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Vectors of documents, with the document prompt; shape (texts, size), float32."""
+        return np.asarray(self.model.encode_document(list(texts), convert_to_numpy=True), dtype=np.float32)
+
+    def embed_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Vectors of queries, with the query prompt; shape (texts, size), float32."""
+        return np.asarray(self.model.encode_query(list(texts), convert_to_numpy=True), dtype=np.float32)
+
+    def make_chunker(self, index: IndexPreferences) -> Chunker:
+        """What cuts documents by this model's own tokenizer; its weights are not read for it."""
+        longest = self.resolved["tokenizer.max_seq_length"] or LONGEST_UNLIMITED
+        return Chunker(
+            self._tokenizer(),
+            max_seq_length=longest,
+            chunk_tokens=index.chunk_tokens,
+            chunk_overlap=index.chunk_overlap,
+            prompt=self.resolved.prompts.get("document", ""),
+            reserved_tokens=max(0, longest - DEFAULT_CHUNK_TOKENS) if index.chunk_tokens is None else 0,
+            template=index.template,
+        )
+
+    def _tokenizer(self) -> Any:
+        facts = self.resolved.facts
+        if facts is not None and facts.folder is not None:
+            from tokenizers import Tokenizer
+
+            for name in ("tokenizer.json", *(f"{module.path}/tokenizer.json" for module in facts.modules)):
+                file = facts.folder / name
+                if file.is_file():
+                    return Tokenizer.from_file(str(file))
+        return self.model.tokenizer
+
+    def close(self) -> None:
+        """Let go of a model that was loaded here; one that was handed in stays."""
+        with self._lock:
+            if self._owned:
+                self._model = None
+
+
+def _refuse(overrides: Mapping[str, Any] | None, found: str, fix: str) -> None:
+    if overrides:
+        key = next(iter(overrides))
+        raise InvalidPreferenceError(
+            Problem(f"{found} The override of {key} could not take effect.", key=key, value=overrides[key], fix=fix)
+        )
+
+
+def encode_vectors(vectors: NDArray[np.float32]) -> dict[str, Any]:
+    """Vectors as a JSON value: shape, and the float32 values in little-endian order as base64."""
+    array = np.ascontiguousarray(vectors, dtype="<f4")
+    return {"shape": list(array.shape), "float32": base64.b64encode(array.tobytes()).decode()}
+
+
+def decode_vectors(value: Mapping[str, Any]) -> NDArray[np.float32]:
+    """The vectors that `encode_vectors` wrote."""
+    raw = base64.b64decode(value["float32"])
+    return np.frombuffer(raw, dtype="<f4").reshape(value["shape"]).astype(np.float32)
+
+
+def check_canaries(space: EmbeddingSpace, stored: NDArray[np.float32], bound: float, collection: str) -> float:
+    """Embed the canary strings again and compare them with the stored vectors.
+
+    What names and hashes cannot see shows here: changed weights under an unchanged name, another backend, a library
+    that pools otherwise.
+
+    Args:
+        space: What embeds now.
+        stored: Vectors of `CANARY_TEXTS` when the collection was made, shape (texts, size).
+        bound: The least cosine that both sides' numerics allow.
+        collection: Its name, for the message.
+
+    Returns:
+        The least cosine seen.
+
+    Raises:
+        PreferenceMismatchError: A canary moved further than the bound allows.
+    """
+    now = space.embed_documents(CANARY_TEXTS)
+    lengths = np.linalg.norm(now, axis=1) * np.linalg.norm(stored, axis=1)
+    cosines = (now * stored).sum(axis=1) / np.maximum(lengths, np.finfo(np.float32).tiny)
+    # A static model gives a text without known words the zero vector, which equals itself and has no direction.
+    cosines[~now.any(axis=1) & ~stored.any(axis=1)] = 1.0
+    worst = float(cosines.min())
+    if worst < bound:
+        text = CANARY_TEXTS[int(cosines.argmin())]
+        raise PreferenceMismatchError(
+            f"The collection {collection} was made by a model that gives other vectors than the one loaded now, though "
+            f"all recorded preferences agree.\n"
+            f"  The canary text {text[:40]!r} has a cosine of {worst:.5f} to its stored vector; at least {bound:.5f} "
+            f"is allowed between these number formats.\n"
+            f"  Load the model with the library versions the record names, or index into a new collection.",
+            left={"canary": "stored"},
+            right={"canary": "now", "cosine": worst},
+            differences=("canary",),
+        )
+    return worst

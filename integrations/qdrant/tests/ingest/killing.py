@@ -1,0 +1,106 @@
+"""Kills ingests at random moments and looks whether the next run converges. Run as a script by test_kills.py.
+
+The model is loaded once; each trial forks, so that a trial costs a fraction of a second instead of an import of torch.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import time
+import warnings
+from pathlib import Path
+
+
+def main(scheme: str, trials: int, folder: Path, seed: int) -> None:
+    """Run the trials and print what was found as JSON."""
+    import torch
+
+    from corpus import edit_corpus, write_corpus, write_model
+    from embedprefs import EmbedPrefsWarning, load_model
+    from embedprefs.preferences import IndexPreferences
+    from embedprefs_qdrant import QdrantIngestor
+
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore", EmbedPrefsWarning)
+    model = load_model(str(write_model(folder / "model")))
+    corpus = write_corpus(folder / "corpus")
+
+    def ingest(store: Path) -> None:
+        with QdrantIngestor(
+            model, f"{scheme}:{store}", root=corpus, index=IndexPreferences(chunk_tokens=64)
+        ) as ingestor:
+            ingestor.ingest(str(corpus), prune=True)
+
+    def contents(store: Path) -> dict:
+        with QdrantIngestor(
+            model, f"{scheme}:{store}", root=corpus, index=IndexPreferences(chunk_tokens=64)
+        ) as ingestor:
+            points = ingestor.store.scroll(ingestor.collection.name, payload=True, vectors=True)
+            return {
+                point.id: (
+                    json.dumps(point.payload, sort_keys=True),
+                    {name: vector.tobytes() for name, vector in point.vectors.items()},
+                )
+                for point in points
+            }
+
+    before, undisturbed, trial = folder / "before", folder / "undisturbed", folder / "trial"
+    ingest(before)
+    edit_corpus(corpus)
+    shutil.copytree(before, undisturbed)
+    started = time.perf_counter()
+    ingest(undisturbed)
+    duration = time.perf_counter() - started
+    wanted = contents(undisturbed)
+    fresh = folder / "fresh"
+    ingest(fresh)
+    numbers = random.Random(seed)
+    found = {
+        "trials": trials,
+        "killed": 0,
+        "lost": 0,
+        "extra": 0,
+        "different": 0,
+        "fresh_differs": sum(wanted.get(point) != value for point, value in contents(fresh).items()),
+        "points": len(wanted),
+        "changed_midway": 0,
+    }
+    for number in range(trials):
+        shutil.rmtree(trial, ignore_errors=True)
+        # Half of the trials start from nothing, half from the corpus before its edits.
+        if number % 2:
+            shutil.copytree(before, trial)
+        child = os.fork()
+        if child == 0:
+            os.setsid()
+            try:
+                ingest(trial)
+            finally:
+                os._exit(0)
+        time.sleep(numbers.uniform(0.0, 1.3 * duration))
+        os.killpg(child, signal.SIGKILL) if _leads_group(child) else os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+        found["killed"] += os.WIFSIGNALED(status)
+        ingest(trial)
+        now = contents(trial)
+        found["lost"] += sum(point not in now for point in wanted)
+        found["extra"] += sum(point not in wanted for point in now)
+        found["different"] += sum(now[point] != wanted[point] for point in now if point in wanted)
+    print(json.dumps(found))
+
+
+def _leads_group(process: int) -> bool:
+    try:
+        return os.getpgid(process) == process
+    except ProcessLookupError:
+        return False
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parent))
+    main(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4]))

@@ -1,0 +1,46 @@
+"""A run killed at any moment leaves nothing that the next run does not put right."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def kill(scheme, trials, folder, seed=11):
+    """Run the harness in a process of its own and return what it found."""
+    result = subprocess.run(
+        [sys.executable, str(Path(__file__).parent / "killing.py"), scheme, str(trials), str(folder), str(seed)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"},
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def assert_converged(found):
+    """No chunk is lost, none is there twice or stale, every payload and vector is equal to the byte."""
+    assert found["points"] > 100
+    assert found["killed"] > found["trials"] // 3, "most runs were over before the kill: the test shows nothing"
+    assert (found["lost"], found["extra"], found["different"], found["fresh_differs"]) == (0, 0, 0, 0), found
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the harness forks, which this system cannot")
+def test_a_few_kills_of_the_embedded_engine_converge(tmp_path):
+    """Twelve random moments; the long test has two hundred."""
+    assert_converged(kill("edge", 12, tmp_path))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the harness forks, which this system cannot")
+@pytest.mark.parametrize(("scheme", "trials"), [("edge", 200), ("local", 50)])
+def test_kills_at_random_moments_converge(tmp_path, scheme, trials):
+    """After a kill and a rerun the store equals that of an undisturbed run."""
+    assert_converged(kill(scheme, trials, tmp_path))
