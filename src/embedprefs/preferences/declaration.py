@@ -18,7 +18,16 @@ import annotated_types
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.fields import FieldInfo
 
-__all__ = ["FieldDeclaration", "Kind", "Section", "declarations", "field_declaration", "preference", "section_of"]
+__all__ = [
+    "FieldDeclaration",
+    "Kind",
+    "Section",
+    "allowed_words",
+    "declarations",
+    "field_declaration",
+    "preference",
+    "section_of",
+]
 
 
 class Kind(StrEnum):
@@ -206,6 +215,12 @@ def _bounds(metadata: list[Any], annotation: Any) -> list[str]:
         elif isinstance(item, annotated_types.MinLen) and item.min_length:
             parts.append("not empty")
     return list(dict.fromkeys(parts))
+
+
+def allowed_words(annotation: Any) -> str:
+    """Return what an annotation allows, in words: for the values of a table whose keys the user chooses."""
+    words = list(dict.fromkeys(_words(annotation)))
+    return ", ".join(words) if _choices(annotation) else " or ".join(words)
 
 
 def _declaration(key: str, info: FieldInfo) -> FieldDeclaration:

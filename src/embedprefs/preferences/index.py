@@ -68,7 +68,7 @@ class IndexPreferences(Section):
     exclude: list[StrictStr] = preference(list, kind=Kind.INDEX, example=["drafts/**"])
     """Patterns of files to leave out, beside those that .gitignore names."""
     chunk_tokens: Annotated[StrictInt, Field(ge=8)] | None = preference(
-        kind=Kind.INDEX, example=256, effective_default="512, or what the model reads if that is less"
+        kind=Kind.INDEX, example=200, effective_default="512, or what the model reads if that is less"
     )
     """Tokens of one chunk, at most."""
     chunk_overlap: Annotated[StrictInt, Field(ge=0)] = preference(0, kind=Kind.INDEX)

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypeGuard
+from typing import TYPE_CHECKING, Any, Self, TypeGuard, cast
 
 from embedprefs import InputError, Preferences
 from embedprefs.preferences import IndexPreferences
@@ -79,7 +79,11 @@ class QdrantIngestor:
             index: Preferences for the index, in place of the model's `[index]`.
             overrides: Preferences that win over the file's, by dotted key.
         """
-        space: EmbeddingSpace = model if _is_space(model) else ModelSpace(model, overrides=overrides)
+        space: EmbeddingSpace
+        if _is_space(model):
+            space = model
+        else:
+            space = ModelSpace(cast("Preferences", model), overrides=overrides)
         self.space = space
         preferences = space.preferences if isinstance(space, ModelSpace) else None
         self.preferences: Preferences | None = preferences
@@ -381,10 +385,16 @@ class QdrantIngestor:
         documents: Any,
         states: Mapping[str, SourceState],
         seen: set[str],
+        failed: Iterable[str],
         scope: Sequence[str] | None = None,
     ) -> list[str]:
-        """The sources in the collection that this run speaks for and did not meet."""
-        return [source for source in _in_scope(documents, states, self.root, scope) if source not in seen]
+        """The sources in the collection that this run speaks for and did not meet.
+
+        What lies beneath a failed source (the rows of a table, the files of a folder) may well be there still.
+        """
+        failed = list(failed)
+        in_scope = _in_scope(documents, states, self.root, scope)
+        return [source for source in in_scope if source not in seen and not _is_beneath(source, failed)]
 
     def _prune(
         self,
@@ -397,7 +407,7 @@ class QdrantIngestor:
         delete: bool,
         allow: bool,
     ) -> None:
-        report.absent = self.absent(documents, states, seen, scope)
+        report.absent = self.absent(documents, states, seen, report.failed, scope)
         if not delete or not report.absent:
             return
         in_scope = _in_scope(documents, states, self.root, scope)
@@ -449,6 +459,13 @@ def _find_nothing(_digests: Sequence[str]) -> Mapping[str, Vectors]:
 def _in_scope(documents: Any, states: Iterable[str], root: Path, scope: Sequence[str] | None) -> list[str]:
     patterns = list(scope) if scope is not None else _scope_of(documents, root)
     return sorted(source for source in states if any(fnmatch.fnmatchcase(source, pattern) for pattern in patterns))
+
+
+def _is_beneath(source: str, failed: Sequence[str]) -> bool:
+    return any(
+        source.startswith((f"{name}#", f"{name}/")) or fnmatch.fnmatchcase(source, name) or name == "."
+        for name in failed
+    )
 
 
 def _scope_of(documents: Any, root: Path) -> list[str]:

@@ -40,10 +40,9 @@ BOOKKEEPING_FIELDS = ("document_hash", "document_chunks", "chunking")
 
 
 def document_hash(document: Document) -> str:
-    """Sha256 over everything of a document that reaches a payload: text, title and metadata; 32 hexadecimal digits."""
-    parts = json.dumps(
-        [document.content_hash, document.title, document.metadata], sort_keys=True, ensure_ascii=False, default=str
-    )
+    """Sha256 over everything of a document that reaches its chunks or their payloads; 32 hexadecimal digits."""
+    values = [document.content_hash, document.format, document.title, document.body_start, document.metadata]
+    parts = json.dumps(values, sort_keys=True, ensure_ascii=False, default=str)
     return hashlib.sha256(parts.encode()).hexdigest()[:32]
 
 

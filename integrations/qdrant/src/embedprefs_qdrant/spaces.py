@@ -17,11 +17,11 @@ from embedprefs import (
     Problem,
     Record,
     load_preferences,
+    resolve,
 )
 from embedprefs.layers import preferences_for_model
 from embedprefs.preferences import IndexPreferences
 from embedprefs.record import CANARY_TEXTS
-from embedprefs.resolve import resolve
 from embedprefs_qdrant.chunking import Chunker
 from embedprefs_qdrant.stores.layout import Datatype, Distance
 
@@ -32,9 +32,6 @@ if TYPE_CHECKING:
 
 __all__ = ["EmbeddingSpace", "ModelSpace", "check_canaries", "decode_vectors", "encode_vectors"]
 
-#: Tokens of a chunk where nothing states them: passages of this size are long enough to be understood alone and short
-#: enough to be about one thing.
-DEFAULT_CHUNK_TOKENS = 512
 #: What a model that states no limit (a static one) is taken to read.
 LONGEST_UNLIMITED = 8192
 
@@ -223,7 +220,6 @@ class ModelSpace:
             chunk_tokens=index.chunk_tokens,
             chunk_overlap=index.chunk_overlap,
             prompt=self.resolved.prompts.get("document", ""),
-            reserved_tokens=max(0, longest - DEFAULT_CHUNK_TOKENS) if index.chunk_tokens is None else 0,
             template=index.template,
         )
 

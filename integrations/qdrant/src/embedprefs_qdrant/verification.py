@@ -105,7 +105,7 @@ def verify_collection(
     report.unreadable = dict(reading.failed)
     report.points = ingestor.store.count(collection.name)
     report.foreign = report.points - sum(state.points for state in states.values())
-    report.absent = ingestor.absent(documents, states, seen)
+    report.absent = ingestor.absent(documents, states, seen, reading.failed)
     if sample:
         _sample(ingestor, report, sample)
     if repair and not report.is_good:
