@@ -6,6 +6,8 @@ The public names are imported when they are first used: `import embedprefs` load
 from __future__ import annotations
 
 import importlib
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -106,3 +108,16 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+class _Package(ModuleType):
+    """The package, in which a public name stays what it is when a module of the same name is imported."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Importing embedprefs.resolve would put that module where the function `resolve` belongs.
+        if name in _HOMES and isinstance(value, ModuleType):
+            value = getattr(value, name)
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

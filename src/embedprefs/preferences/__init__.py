@@ -234,7 +234,9 @@ def _stated(section: Section, prefix: str) -> Iterator[tuple[str, Any]]:
         value = getattr(section, name)
         key = f"{prefix}{name}"
         if isinstance(value, Section):
-            yield from _stated(value, f"{key}.")
+            inner = list(_stated(value, f"{key}."))
+            # An empty table is a statement too: `[training.lora]` asks for it with its defaults.
+            yield from inner or [(key, {})]
         elif isinstance(value, dict) and value and all(isinstance(item, Section) for item in value.values()):
             for inner, item in value.items():
                 yield from _stated(item, f"{key}.{inner}.")

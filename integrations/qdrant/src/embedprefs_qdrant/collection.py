@@ -12,6 +12,7 @@ from typing import Any
 from embedprefs import EmbedPrefsWarning, PreferenceMismatchError, Record
 from embedprefs.preferences import HnswPreferences, IndexPreferences, SparsePreferences
 from embedprefs.record import CANARY_TEXTS, canary_bound
+from embedprefs_qdrant.late_interaction import LateInteraction
 from embedprefs_qdrant.spaces import EmbeddingSpace, check_canaries, decode_vectors, encode_vectors
 from embedprefs_qdrant.stores.layout import (
     CollectionLayout,
@@ -23,18 +24,23 @@ from embedprefs_qdrant.stores.layout import (
 )
 from embedprefs_qdrant.stores.protocol import Store
 
-__all__ = ["COARSE", "DENSE", "SPARSE", "Collection", "collection_layout"]
+__all__ = ["COARSE", "DENSE", "LATE", "SPARSE", "Collection", "collection_layout"]
 
 #: Names of the vectors in a collection.
 DENSE = "dense"
 COARSE = "dense_first"
 SPARSE = "sparse"
+LATE = "late_interaction"
 
 RECORD_VERSION = 1
 
 
 def collection_layout(
-    spaces: Mapping[str, EmbeddingSpace], index: IndexPreferences, *, sparse_idf: bool | None
+    spaces: Mapping[str, EmbeddingSpace],
+    index: IndexPreferences,
+    *,
+    sparse_idf: bool | None,
+    late_size: int | None = None,
 ) -> CollectionLayout:
     """The layout that `[index]` asks for.
 
@@ -43,6 +49,7 @@ def collection_layout(
         index: The preferences.
         sparse_idf: Whether the engine weighs the sparse vector by inverse document frequency; None keeps no sparse
             vector.
+        late_size: Length of the token vectors of a late-interaction model; None keeps none.
     """
     hnsw = _hnsw(index.hnsw)
     quantization = None if index.quantization == "none" else Quantization(index.quantization)
@@ -59,6 +66,11 @@ def collection_layout(
     }
     if index.two_stage_dims is not None:
         vectors[COARSE] = VectorLayout(size=index.two_stage_dims, distance="cosine", hnsw=hnsw)
+    if late_size is not None:
+        # Only rescored, never searched: a graph over every token would cost much and serve nothing.
+        vectors[LATE] = VectorLayout(
+            size=late_size, distance="cosine", datatype="float16", multivector=True, hnsw=HnswOptions(m=0)
+        )
     indexes: dict[str, PayloadIndex] = {
         "source": PayloadIndex("keyword"),
         "content_hash": PayloadIndex("keyword"),
@@ -93,12 +105,14 @@ class Collection:
         spaces: Mapping[str, EmbeddingSpace],
         index: IndexPreferences,
         sparse: SparsePreferences | None = None,
+        late: LateInteraction | None = None,
     ) -> None:
         self.store = store
         self.name = name
         self.spaces = dict(spaces)
         self.index = index
         self.sparse = sparse
+        self.late = late
         #: Name of the main dense vector: `DENSE`, or what an adopted collection calls it.
         self.main = DENSE
         #: Payload field with a chunk's text.
@@ -110,7 +124,19 @@ class Collection:
     def layout(self) -> CollectionLayout:
         """What the preferences ask for."""
         idf = None if self.sparse is None else self.sparse.name == "bm25"
-        return collection_layout(self.spaces, self.index, sparse_idf=idf)
+        return collection_layout(self.spaces, self.index, sparse_idf=idf, late_size=self._late_size())
+
+    def _late_size(self) -> int | None:
+        """Length of the token vectors: as recorded, so that an unchanged run need not load the model."""
+        if self.late is None:
+            return None
+        recorded = (self._record or self.read() or {}).get("late_interaction")
+        return int(recorded["size"]) if recorded else self.late.size
+
+    @property
+    def has_token_vectors(self) -> bool:
+        """Whether it was filled with vectors for late interaction, and the preferences name their model."""
+        return self.late is not None and "late_interaction" in (self._record or self.read() or {})
 
     @property
     def exists(self) -> bool:
@@ -181,6 +207,8 @@ class Collection:
             record["two_stage_dims"] = self.index.two_stage_dims
         if self.sparse is not None:
             record["sparse"] = self._sparse_identity()
+        if self.late is not None:
+            record["late_interaction"] = {"size": self.late.size, **self.late.identity()}
         return record
 
     def _vector_entry(self, name: str) -> dict[str, Any]:
@@ -242,6 +270,18 @@ class Collection:
                 right=self._sparse_identity(),
                 differences=("sparse",),
             )
+
+        if self.late is not None and "late_interaction" in recorded:
+            stored = {key: value for key, value in recorded["late_interaction"].items() if key != "size"}
+            if stored["weights"] != self.late.identity()["weights"]:
+                raise PreferenceMismatchError(
+                    f"The token vectors of the collection {self.name} were made by another model.\n"
+                    f"  recorded:    {stored}\n  preferences: {self.late.identity()}\n"
+                    "  Set [rerank] as recorded, or name another collection.",
+                    left=stored,
+                    right=self.late.identity(),
+                    differences=("late_interaction",),
+                )
 
     def _compare_space(self, name: str, space: EmbeddingSpace, entry: Mapping[str, Any]) -> None:
         own = space.record

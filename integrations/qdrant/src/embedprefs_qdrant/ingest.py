@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, Self, TypeGuard, cast
 from embedprefs import InputError, Preferences
 from embedprefs.preferences import IndexPreferences
 from embedprefs_qdrant.chunking import Chunker
-from embedprefs_qdrant.collection import COARSE, DENSE, SPARSE, Collection
+from embedprefs_qdrant.collection import COARSE, DENSE, LATE, SPARSE, Collection
 from embedprefs_qdrant.documents import Document, FailedSource, read_documents
+from embedprefs_qdrant.late_interaction import late_interaction
 from embedprefs_qdrant.payloads import BOOKKEEPING_FIELDS, SourceState, source_states
 from embedprefs_qdrant.pipeline import Pipeline, Vectors
 from embedprefs_qdrant.planning import Planner
@@ -97,7 +98,10 @@ class QdrantIngestor:
             spaces[name] = ModelSpace(_named_preferences(named, preferences))
         sparse = preferences.sparse if preferences is not None and self.index.hybrid else None
         self.sparse: SparseEmbedder | None = sparse_embedder(sparse) if sparse is not None else None
-        self.collection = Collection(self.store, collection or self.index.collection, spaces, self.index, sparse)
+        self.late = late_interaction(preferences.rerank) if preferences is not None else None
+        self.collection = Collection(
+            self.store, collection or self.index.collection, spaces, self.index, sparse, self.late
+        )
         self._chunker: Chunker | None = None
         self._searcher: Searcher | None = None
         self._stop = threading.Event()
@@ -368,6 +372,9 @@ class QdrantIngestor:
         if self.sparse is not None:
             for row, vector in zip(rows, self.sparse.embed_documents(texts), strict=True):
                 row[SPARSE] = vector
+        if self.late is not None:
+            for row, vectors in zip(rows, self.late.embed_documents(texts), strict=True):
+                row[LATE] = vectors
         return list(rows)
 
     def _find_vectors(self, digests: Sequence[str]) -> Mapping[str, Vectors]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedprefs import InputError
-from embedprefs_qdrant.collection import COARSE, DENSE, SPARSE, Collection
+from embedprefs_qdrant.collection import COARSE, DENSE, LATE, SPARSE, Collection
 from embedprefs_qdrant.reranking import Reranker
 from embedprefs_qdrant.sparse import SparseEmbedder
 from embedprefs_qdrant.stores.filters import Filter
@@ -136,16 +136,19 @@ class Searcher:
         if not queries:
             return []
         options = replace(options, vector=options.vector if options.vector is not None else self.collection.main)
-        rerank = self._wants("rerank", options.rerank, self.reranker is not None)
+        late = self.collection.late if self.collection.has_token_vectors and options.rerank is not False else None
+        rerank = late is None and self._wants("rerank", options.rerank, self.reranker is not None)
         vectors = self._query_vectors(queries, str(options.vector))
         sparse = self.sparse.embed_queries(queries) if self._uses_sparse(options) and self.sparse else None
         candidates = options.candidates
         if rerank and self.reranker is not None:
             candidates = max(candidates, self.reranker.hits)
+        tokens = None if late is None else late.embed_queries(queries)
         requests = [
             self._request(
                 vector,
                 None if sparse is None else Nearest(sparse[place], SPARSE),
+                None if tokens is None else Nearest(tokens[place], LATE),
                 replace(options, limit=candidates, offset=0),
             )
             for place, vector in enumerate(vectors)
@@ -208,7 +211,18 @@ class Searcher:
             raise InputError(f"{name} was asked for, and the preferences have none.\n  Set {where} first.")
         return available if asked is None else asked
 
-    def _request(self, vector: NDArray[np.float32], sparse: Nearest | None, options: SearchOptions) -> SearchQuery:
+    def _request(
+        self, vector: NDArray[np.float32], sparse: Nearest | None, tokens: Nearest | None, options: SearchOptions
+    ) -> SearchQuery:
+        query = self._first_stage(vector, sparse, options)
+        if tokens is None or self.collection.late is None:
+            return query
+        # What the first stage finds is scored again by MaxSim over the tokens, in the engine.
+        depth = max(options.limit, self.collection.late.hits)
+        first = Prefetch(query.query, depth, parameters=query.parameters, prefetch=query.prefetch)
+        return replace(query, query=tokens, prefetch=(first,), parameters=SearchParameters())
+
+    def _first_stage(self, vector: NDArray[np.float32], sparse: Nearest | None, options: SearchOptions) -> SearchQuery:
         parameters = SearchParameters(exact=options.exact, hnsw_ef=self.collection.index.hnsw.ef)
         name = str(options.vector)
         dense = Nearest(vector, name)

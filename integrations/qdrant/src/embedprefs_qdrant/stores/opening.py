@@ -1,0 +1,254 @@
+"""Opening a store by its address."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import SplitResult, urlsplit
+
+from embedprefs.errors import InputError, ResourceError
+from embedprefs_qdrant.stores.batching import MAX_BATCH_BYTES
+from embedprefs_qdrant.stores.client import DEFAULT_TIMEOUT, ClientStore
+from embedprefs_qdrant.stores.client_calls import limit_body_time
+from embedprefs_qdrant.stores.edge import EdgeStore
+from embedprefs_qdrant.stores.protocol import Store
+from embedprefs_qdrant.stores.retry import Clock, RetryPolicy
+
+if TYPE_CHECKING:
+    from pydantic import SecretStr
+    from qdrant_client import QdrantClient
+
+__all__ = ["API_KEY_VARIABLE", "SCHEMES", "open_store"]
+
+#: Where the API key is read from.
+API_KEY_VARIABLE = "QDRANT_API_KEY"
+
+#: Every kind of address, with what it leads to.
+SCHEMES: Mapping[str, str] = {
+    "edge:PATH": "Qdrant's engine in this process",
+    "http://HOST[:6333]": "a server, over REST",
+    "https://HOST[:6333]": "a server, over REST",
+    "grpc://HOST[:6334]": "a server, over gRPC",
+    "grpcs://HOST[:6334]": "a server, over gRPC",
+    "local:PATH": "the client's emulation, on disk",
+    ":memory:": "the client's emulation, in memory",
+}
+
+_REST_PORT = 6333
+_GRPC_PORT = 6334
+
+
+def open_store(
+    target: str | QdrantClient,
+    *,
+    create: bool = True,
+    timeout: float = DEFAULT_TIMEOUT,
+    api_key: SecretStr | str | None = None,
+    retry: RetryPolicy | None = None,
+    max_batch_bytes: int = MAX_BATCH_BYTES,
+    lock_wait: float = 3.0,
+    clock: Clock | None = None,
+) -> Store:
+    """Open the place where points are kept.
+
+    Args:
+        target: `edge:PATH`, `http://HOST`, `https://HOST`, `grpc://HOST`, `grpcs://HOST`, `local:PATH`, `:memory:`,
+            or a ready `QdrantClient`, which stays the caller's: its own timeout and key apply, and closing the store
+            leaves it open.
+        create: Whether the folder of `edge:` and `local:` may be made.
+        timeout: Seconds for one request to a server, rounded up.
+        api_key: For a server; None reads the environment variable QDRANT_API_KEY. It is shown nowhere.
+        retry: How patient to be with a server.
+        max_batch_bytes: Largest estimated size of one batch of points, in bytes.
+        lock_wait: Seconds to wait for an embedded collection that is open elsewhere.
+        clock: Time and chance; for tests.
+
+    Raises:
+        InputError: The address is of no known kind, is incomplete, carries a secret, or its folder does not exist and
+            may not be made.
+        ResourceError: Another process has the folder of `local:` open.
+        StoreError: The server does not answer (an `embedprefs.errors.UnavailableError`).
+    """
+    options: dict[str, Any] = {
+        "timeout": timeout,
+        "retry": retry,
+        "max_batch_bytes": max_batch_bytes,
+        "clock": clock or Clock(),
+    }
+    if not isinstance(target, str):
+        return _around_client(target, options)
+    if target == ":memory:":
+        return _memory(options)
+    scheme, colon, rest = target.partition(":")
+    match scheme.lower() if colon else "":
+        case "edge":
+            return EdgeStore(_folder(target, rest), create=create, lock_wait=lock_wait, max_batch_bytes=max_batch_bytes)
+        case "local":
+            return _local(target, _folder(target, rest), create, options)
+        case "http" | "https":
+            return _rest(_server(target), _key(api_key), options)
+        case "grpc" | "grpcs":
+            return _grpc(_server(target), _key(api_key), options)
+        case _:
+            raise _unknown(target)
+
+
+def _unknown(target: str) -> InputError:
+    scheme = target.partition(":")[0] if ":" in target else ""
+    near = get_close_matches(scheme.lower(), ["edge", "http", "https", "grpc", "grpcs", "local"], n=1)
+    if near:
+        fix = f"Did you mean {near[0]}:...?"
+    elif scheme and not scheme.startswith((".", "/", "~")):
+        fix = "Choose one of these."
+    else:
+        fix = f"For a folder, write edge:{target}"
+    shown = target.partition("?")[0].rpartition("@")[2] or "an empty string"
+    allowed = ", ".join(SCHEMES)
+    return InputError(f"The store {shown!r} is of no known kind.\n  Allowed: {allowed}, or a QdrantClient\n  {fix}")
+
+
+def _folder(target: str, rest: str) -> Path:
+    scheme = target.partition(":")[0]
+    if not rest or rest.startswith("//"):
+        fix = f"Write {scheme}:{rest[2:]}" if rest[2:] else f"Write {scheme}:./index, for example."
+        raise InputError(f"The store {target!r} names no folder.\n  Allowed: {scheme}:PATH\n  {fix}")
+    return Path(rest).expanduser()
+
+
+def _server(target: str) -> SplitResult:
+    parts = urlsplit(target)
+    if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
+        raise InputError(
+            f"The address of the server {parts.hostname!r} carries more than scheme, host, port and path.\n"
+            f"  Allowed: {', '.join(name for name in SCHEMES if '//' in name)}\n"
+            f"  Put the API key into the environment variable {API_KEY_VARIABLE}."
+        )
+    try:
+        port = parts.port
+    except ValueError as error:
+        raise InputError(f"The store {target!r} has no valid port.\n  Allowed: 1 to 65535") from error
+    if not parts.hostname or port == 0:
+        raise InputError(f"The store {target!r} names no server.\n  Allowed: {parts.scheme}://HOST:PORT")
+    return parts
+
+
+def _key(given: SecretStr | str | None) -> str | None:
+    from pydantic import SecretStr
+
+    if isinstance(given, SecretStr):
+        return given.get_secret_value()
+    return given or os.environ.get(API_KEY_VARIABLE) or None
+
+
+def _rest(parts: SplitResult, key: str | None, options: dict[str, Any]) -> Store:
+    from qdrant_client import QdrantClient
+
+    port = parts.port or _REST_PORT
+    path = parts.path.rstrip("/")
+    client = QdrantClient(
+        url=f"{parts.scheme}://{_host(parts)}:{port}{path}",
+        api_key=key,
+        timeout=math.ceil(options["timeout"]),
+        # Announced by connect() instead, which waits for the answer.
+        check_compatibility=False,
+        event_hooks={"response": [limit_body_time(options["clock"])]},
+    )
+    url = f"{parts.scheme}://{_host(parts)}:{port}{path}"
+    return _connected(ClientStore(client, url=url, kind="server", transport="REST", owns_client=True, **options))
+
+
+def _grpc(parts: SplitResult, key: str | None, options: dict[str, Any]) -> Store:
+    from qdrant_client import QdrantClient
+
+    if parts.path.strip("/"):
+        raise InputError(f"A gRPC address has no path, and this one has {parts.path!r}.\n  Allowed: grpc://HOST:6334")
+    port = parts.port or _GRPC_PORT
+    client = QdrantClient(
+        host=parts.hostname,
+        grpc_port=port,
+        prefer_grpc=True,
+        https=parts.scheme == "grpcs",
+        api_key=key,
+        timeout=math.ceil(options["timeout"]),
+        check_compatibility=False,
+    )
+    url = f"{parts.scheme}://{_host(parts)}:{port}"
+    return _connected(ClientStore(client, url=url, kind="server", transport="gRPC", owns_client=True, **options))
+
+
+def _host(parts: SplitResult) -> str:
+    host = parts.hostname or ""
+    return f"[{host}]" if ":" in host else host
+
+
+def _connected(store: ClientStore) -> Store:
+    try:
+        store.connect()
+    except BaseException:
+        store.close()
+        raise
+    return store
+
+
+def _memory(options: dict[str, Any]) -> Store:
+    from qdrant_client import QdrantClient
+
+    return ClientStore(
+        QdrantClient(location=":memory:"),
+        url=":memory:",
+        kind="local",
+        transport="in process",
+        persistent=False,
+        owns_client=True,
+        **options,
+    )
+
+
+def _local(target: str, folder: Path, create: bool, options: dict[str, Any]) -> Store:
+    from qdrant_client import QdrantClient
+
+    if not create and not folder.exists():
+        raise InputError(f"{folder}: There is no such folder.\n  Index documents into it first.")
+    if folder.exists() and not folder.is_dir():
+        raise ResourceError(f"{folder}: This is a file; {target!r} needs a folder.")
+    try:
+        # Calls take turns, whatever thread they come from, so that SQLite need not insist on one thread.
+        client = QdrantClient(path=str(folder), force_disable_check_same_thread=True)
+    except RuntimeError as error:
+        if "already accessed" not in str(error):
+            raise
+        raise ResourceError(
+            f"{folder}: The folder is open elsewhere: in another process, or in another client of this one.\n"
+            "  Allowed: the client's emulation serves one client at a time\n"
+            "  Close the other one or hand its client on; to share the data among processes, run a Qdrant server and "
+            "open http://HOST:6333 instead."
+        ) from error
+    return ClientStore(
+        client, url=f"local:{folder.absolute()}", kind="local", transport="in process", owns_client=True, **options
+    )
+
+
+def _around_client(client: QdrantClient, options: dict[str, Any]) -> Store:
+    from qdrant_client import QdrantClient
+
+    if not isinstance(client, QdrantClient):
+        raise InputError(
+            f"A store cannot be made of a {type(client).__name__}.\n  Allowed: {', '.join(SCHEMES)}, or a QdrantClient"
+        )
+    made_with = client.init_options
+    if made_with["location"] == ":memory:":
+        return ClientStore(client, url=":memory:", kind="local", transport="in process", persistent=False, **options)
+    if made_with["path"] is not None:
+        url = f"local:{Path(made_with['path']).absolute()}"
+        return ClientStore(client, url=url, kind="local", transport="in process", **options)
+    where = urlsplit(made_with["url"] or made_with["location"] or f"//{made_with['host'] or 'localhost'}")
+    grpc = bool(made_with["prefer_grpc"])
+    port = made_with["grpc_port"] if grpc else where.port or made_with["port"]
+    scheme = ("grpc" if grpc else "http") + ("s" if where.scheme == "https" or made_with["https"] else "")
+    url = f"{scheme}://{_host(where)}" + (f":{port}" if port else "")
+    options["timeout"] = made_with["timeout"] or options["timeout"]
+    return _connected(ClientStore(client, url=url, kind="server", transport="gRPC" if grpc else "REST", **options))
