@@ -1,0 +1,144 @@
+"""What a rule looks at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from embedprefs.errors import EmbedPrefsError
+from embedprefs.preferences import Layer, Preferences
+
+if TYPE_CHECKING:
+    from embedprefs.facts.model_facts import ModelFacts
+    from embedprefs.hardware import Hardware
+    from embedprefs.known_models import KnownModel
+    from embedprefs.resolve import Resolved
+
+__all__ = ["SHORT_TEXT", "LoadedSubject", "Subject", "evaluation_mode"]
+
+#: The text that probes a loaded model; short, so that it costs little beside loading.
+SHORT_TEXT = "a"
+
+
+@contextmanager
+def evaluation_mode(model: Any) -> Iterator[None]:
+    """Switch dropout off, and put every module back into the mode it was in; the host's `encode` does not."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Preferences together with the model's facts, the machine and what "auto" became.
+
+    Only `preferences` is always there. A rule names what else it needs, and is not asked where that is missing; it
+    then reads it through `model`, `machine` and `choices`, which are never None.
+    """
+
+    preferences: Preferences
+    facts: ModelFacts | None = None
+    hardware: Hardware | None = None
+    resolved: Resolved | None = None
+    facts_problem: EmbedPrefsError | None = None
+    """Why there are no facts, where reading them failed."""
+
+    @property
+    def model(self) -> ModelFacts:
+        """What the model's files say."""
+        if self.facts is None:
+            raise LookupError('A rule that reads the model\'s facts must declare needs="facts".')
+        return self.facts
+
+    @property
+    def machine(self) -> Hardware:
+        """What this machine can do."""
+        if self.hardware is None:
+            raise LookupError('A rule that reads the hardware must declare needs="hardware".')
+        return self.hardware
+
+    @property
+    def choices(self) -> Resolved:
+        """The effective values."""
+        if self.resolved is None:
+            raise LookupError('A rule that reads effective values must declare needs="resolved".')
+        return self.resolved
+
+    @property
+    def known_model(self) -> KnownModel | None:
+        """The entry of the known-model table, where the model or its base is in it."""
+        match = self.resolved.known_model if self.resolved is not None else None
+        return match.model if match is not None else None
+
+    @property
+    def known_by_name(self) -> bool:
+        """True where the table knows the model itself, not only one it was made from."""
+        match = self.resolved.known_model if self.resolved is not None else None
+        return match is not None and match.by == "name"
+
+    def has(self, need: str) -> bool:
+        """Return whether a part a rule needs is there: "facts", "hardware" or "resolved"."""
+        return getattr(self, need) is not None
+
+    def is_stated(self, key: str) -> bool:
+        """Return whether a layer of the user's states a dotted key."""
+        return key in self.preferences.stated()
+
+    def origin(self, key: str | None) -> str | None:
+        """Return where a dotted key's value was written, in words; None where nothing states it.
+
+        A key within a table, `model.config.hidden_size`, falls back to where the table was written.
+        """
+        if key is None:
+            return None
+        origins = self.preferences.origins
+        candidate = key
+        while candidate:
+            if candidate in origins:
+                return str(origins[candidate])
+            candidate = candidate.rpartition(".")[0]
+        if self.resolved is not None and key in self.resolved.choices:
+            origin = self.resolved.choices[key].origin
+            if origin.layer is not Layer.DEFAULT:
+                return str(origin)
+        return None
+
+
+@dataclass(frozen=True)
+class LoadedSubject:
+    """A model that has been loaded, and what it was asked to be."""
+
+    model: Any
+    """The host's `SentenceTransformer`."""
+    resolved: Resolved
+
+    @property
+    def preferences(self) -> Preferences:
+        """The preferences that were resolved."""
+        return self.resolved.preferences
+
+    @cached_property
+    def probe(self) -> Any:
+        """The vector of `SHORT_TEXT` as a document, float64, shape (dimensions,); or the error that it raised.
+
+        Computed once for all rules: running the model is what a check of a loaded model costs.
+        """
+        import numpy as np
+
+        try:
+            with evaluation_mode(self.model):
+                vectors = self.model.encode_document([SHORT_TEXT], precision="float32", show_progress_bar=False)
+            return np.asarray(vectors, dtype=np.float64)[0]
+        except Exception as error:  # noqa: BLE001 - whatever a model's code raises is what a rule has to report
+            return error
+
+    def origin(self, key: str | None) -> str | None:
+        """Return where a dotted key's value was written, in words; None where nothing states it."""
+        return Subject(self.preferences, self.resolved.facts, self.resolved.hardware, self.resolved).origin(key)
