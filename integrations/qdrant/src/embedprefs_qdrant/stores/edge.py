@@ -301,12 +301,11 @@ class EdgeStore:
                 with self._lock:
                     self._shard(collection).run("write to", partial(_update, operation))
             except StoreError as error:
-                unsent = checked[stored + len(batch) :]
                 raise UploadError(
                     collection,
                     str(error),
                     failed_ids=[point.id for point in batch],
-                    unsent_ids=[point.id for point in unsent],
+                    unsent_ids=[point.id for point in checked[stored + len(batch) :]],
                     stored=stored,
                 ) from error
             stored += len(batch)
@@ -329,7 +328,8 @@ class EdgeStore:
         replace: bool = False,
     ) -> None:
         """Set payload fields of the chosen points, or with `replace` their whole payload."""
-        operations = _operations()
+        from qdrant_edge import UpdateOperation as operations  # noqa: N813 - a namespace of functions
+
         fields = canonical_payload(payload)
         chosen = choose_points("set_payload", ids, filter)
         if isinstance(chosen, Filter):
@@ -337,7 +337,9 @@ class EdgeStore:
             by_filter = operations.overwrite_payload_by_filter if replace else operations.set_payload_by_filter
             operation = by_filter(condition, fields)
         elif chosen:
-            operation = (operations.overwrite_payload if replace else operations.set_payload)(chosen, fields)
+            operation = (operations.overwrite_payload if replace else operations.set_payload)(
+                conversion.engine_ids(chosen), fields
+            )
         else:
             return
         with self._lock:
@@ -351,12 +353,13 @@ class EdgeStore:
         filter: Filter | None = None,  # noqa: A002
     ) -> None:
         """Delete the chosen points."""
-        operations = _operations()
+        from qdrant_edge import UpdateOperation as operations  # noqa: N813 - a namespace of functions
+
         chosen = choose_points("delete", ids, filter)
         if isinstance(chosen, Filter):
             operation = operations.delete_points_by_filter(conversion.engine_filter(chosen))
         elif chosen:
-            operation = operations.delete_points(chosen)
+            operation = operations.delete_points(conversion.engine_ids(chosen))
         else:
             return
         with self._lock:
@@ -482,12 +485,6 @@ class EdgeStore:
     def _refuse_closed(self) -> None:
         if self._closed:
             raise InputError(f"{self.url}: The store is closed.\n  Open it again with open_store.")
-
-
-def _operations() -> Any:
-    from qdrant_edge import UpdateOperation
-
-    return UpdateOperation
 
 
 def _update(operation: Any, engine: Any) -> None:

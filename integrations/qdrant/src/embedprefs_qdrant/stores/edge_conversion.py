@@ -22,6 +22,7 @@ from embedprefs_qdrant.stores.queries import Nearest, Prefetch, RankFusion, Sear
 __all__ = [
     "engine_config",
     "engine_filter",
+    "engine_ids",
     "engine_index",
     "engine_point",
     "engine_query",
@@ -217,6 +218,11 @@ def _engine_vector(vector: Vector) -> Any:
     if isinstance(vector, SparseVector):
         return edge.SparseVector(vector.indices.tolist(), vector.values.tolist())
     return vector if vector.ndim == 1 else list(vector)
+
+
+def engine_ids(ids: Sequence[PointId]) -> list[Any]:
+    """Ids as the engine takes them."""
+    return list(ids)
 
 
 def our_id(point: Any) -> PointId:

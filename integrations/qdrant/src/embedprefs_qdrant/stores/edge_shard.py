@@ -194,6 +194,8 @@ class Shard:
             StoreError: It failed or took too long; the shard is open again.
         """
         start = time.monotonic()
+        if progress is not None:
+            progress(OptimizeProgress("optimizing", 0.0, None))
         engine, self._engine = self._engine, None
         self._guard("close", engine.close)
         try:
