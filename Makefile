@@ -27,10 +27,10 @@ demo: $(VENV)/.ready ## write preferences, check them, embed and index this proj
 	@$(BIN)/python examples/demo.py
 
 test: $(VENV)/.ready ## run the ordinary tests
-	@OMP_NUM_THREADS=2 $(BIN)/python -m pytest -q -m "not slow"
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not slow" --numprocesses auto --dist loadfile
 
 test-slow: $(VENV)/.ready ## run the long tests: kills, memory, thousands of malformed files
-	@OMP_NUM_THREADS=2 $(BIN)/python -m pytest -q -m slow
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m slow --numprocesses auto --dist loadfile
 
 lint: $(VENV)/.ready ## style, format and types
 	@$(BIN)/ruff check .
