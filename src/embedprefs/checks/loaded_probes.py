@@ -177,7 +177,9 @@ def batch_changes_vector(subject: LoadedSubject) -> Iterator[Found]:
     padded = together[0].double().cpu().numpy()[: len(alone)]
     lengths = np.linalg.norm(alone) * np.linalg.norm(padded)
     cosine = float(alone @ padded / lengths) if lengths else float("nan")
-    tolerance = BATCH_TOLERANCE.get(subject.resolved["compute.dtype"], 2e-3)
+    # Mixed precision computes in bfloat16, though the weights stay in float32.
+    dtype = "bfloat16" if subject.resolved["compute.autocast"] else subject.resolved["compute.dtype"]
+    tolerance = BATCH_TOLERANCE.get(dtype, 2e-3)
     if not cosine > 1.0 - tolerance:
         yield Found(
             "tokenizer.padding_side",

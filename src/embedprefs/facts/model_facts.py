@@ -70,6 +70,8 @@ class TokenizerFacts:
     """True for byte-level BPE, where the space after a prompt changes the tokens."""
     specials_per_text: int
     """Special tokens that the post-processor adds to a single text."""
+    folder: str = ""
+    """Folder of its files, relative to the model's; "" for the model's own."""
 
 
 @dataclass(frozen=True)
@@ -133,6 +135,9 @@ class ModelFacts:
     max_seq_length: int | None = None
     """Tokens the host would read of one text."""
     max_position_embeddings: int | None = None
+    position_limit: int | None = None
+    """The most tokens of one text that have a position: `max_position_embeddings`, less the places that RoBERTa and its
+    kin keep free (padding_idx + 1)."""
     absolute_positions: bool | None = None
     """True where positions are learned (BERT and its kin): longer texts cannot be read at all."""
     hidden_size: int | None = None
@@ -149,4 +154,17 @@ class ModelFacts:
     config_dtype: str | None = None
     """What config.json says (`dtype` or `torch_dtype`), which the host obeys."""
     parameter_count: int = 0
+    """Floating-point values in the checkpoint that the model loads, further modules included."""
     weight_bytes: int = 0
+    """Bytes of these parameters in the dtype they are stored in."""
+
+    content_hashes: Mapping[str, str] = field(default_factory=dict)
+    """File -> sha256 of its content, where the hub or its cache states it; nothing is read for it."""
+    downloaded_to: Path | None = None
+    """Where the small files of a model read from the hub are kept; its weights are not there."""
+    base: ModelFacts | None = None
+    """Facts of the base model, where the folder is a PEFT adapter."""
+    adapter: ModelFacts | None = None
+    """Facts of the adapter that the preferences lay over the model."""
+    routes: Mapping[str, tuple[ModuleFacts, ...]] = field(default_factory=dict)
+    """A Router's routes: name -> the modules of that route."""

@@ -1,0 +1,387 @@
+"""One call of `encode`: preferences fill what the caller left open, the host's loop computes, results are put in place.
+
+What is done here and not in the host's loop: identical texts are computed once, lengths are counted, over-long texts
+are cut into windows where that is asked for, batches keep to the token budget, int8 and uint8 take the calibrated
+ranges. Everything else of the host's `encode` is the host's.
+"""
+
+from __future__ import annotations
+
+import inspect
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import torch
+
+from embedprefs.errors import EmbedPrefsWarning, InputError, InvalidPreferenceError, OverlongTextError, Problem
+from embedprefs.model.batches import Band, bands, estimated_tokens
+from embedprefs.model.inputs import Inputs, read_inputs
+from embedprefs.model.report import NAMED_TEXTS, EncodeReport, OverlongText
+from embedprefs.model.tokens import TokenWindow
+from embedprefs.model.windows import pool_windows
+
+if TYPE_CHECKING:
+    from embedprefs.model.preferred import PreferredSentenceTransformer
+
+__all__ = ["NOT_STATED", "CallArguments", "NotStated", "encode"]
+
+
+class NotStated(Enum):
+    """The default of an argument, so that "not given" differs from every value a caller may give."""
+
+    NOT_STATED = "not stated"
+
+    def __repr__(self) -> str:
+        return "NOT_STATED"
+
+
+NOT_STATED: Final = NotStated.NOT_STATED
+
+
+@dataclass(frozen=True)
+class CallArguments:
+    """The arguments of the host's `encode`, by its names; `NOT_STATED` where the caller gave none."""
+
+    prompt_name: str | None = None
+    prompt: str | None = None
+    batch_size: int | NotStated = NOT_STATED
+    show_progress_bar: bool | None = None
+    output_value: str | None = "sentence_embedding"
+    precision: str | NotStated | None = NOT_STATED
+    convert_to_numpy: bool = True
+    convert_to_tensor: bool = False
+    device: Any = None
+    normalize_embeddings: bool | NotStated = NOT_STATED
+    truncate_dim: int | NotStated | None = NOT_STATED
+    pool: Any = None
+    chunk_size: int | None = None
+    kwargs: dict[str, Any] = field(default_factory=dict)
+
+
+def encode(
+    model: PreferredSentenceTransformer, inputs: Any, arguments: CallArguments, *, first_position: int = 0
+) -> Any:
+    """Embed inputs as the preferences and the caller's arguments say; arguments win.
+
+    Args:
+        model: The model, with preferences.
+        inputs: What the caller gave.
+        arguments: The caller's arguments.
+        first_position: Number of the first input in reports and errors, for streams.
+
+    Returns:
+        What the host's `encode` returns for these arguments.
+
+    Raises:
+        InputError: the inputs are no texts, or `truncate_dim` is no length that a vector can have.
+        OverlongTextError: `tokenizer.on_overflow` is "error", and texts are longer than the model reads.
+        InvalidPreferenceError: int8 or uint8 is asked for, and there is no calibration.
+    """
+    began = time.perf_counter()
+    read = read_inputs(inputs, text_only=model.reads_only_texts)
+    report = EncodeReport(calls=1, texts=len(read.items), untrained=model.untrained)
+    try:
+        call = _Call(model, _filled(model, arguments), report, first_position)
+        with model.guarded(arguments.device, arguments.pool):
+            result = call.run(read)
+    finally:
+        report.seconds = time.perf_counter() - began
+        model.report_book.add(report)
+    return result[0] if read.single else result
+
+
+def _filled(model: PreferredSentenceTransformer, arguments: CallArguments) -> CallArguments:
+    """Fill what the caller left open from the preferences."""
+    resolved = model.resolved
+    is_embedding = arguments.output_value == "sentence_embedding"
+    precision = arguments.precision
+    if precision is NOT_STATED:
+        precision = resolved["vectors.precision"] if is_embedding else "float32"
+    truncate_dim = arguments.truncate_dim
+    if truncate_dim is NOT_STATED or truncate_dim is None:  # None is the host's word for "the model's own"
+        truncate_dim = model.truncate_dim
+    full = model.full_dimension
+    if truncate_dim is not None and not (
+        isinstance(truncate_dim, (int, np.integer)) and 0 < truncate_dim <= (full or truncate_dim)
+    ):
+        raise InputError(
+            f"truncate_dim is {truncate_dim!r}, and the vectors have {full} dimensions.\n"
+            f"  Give a whole number from 1 to {full}; leave it out to keep what the preferences say."
+        )
+    if truncate_dim == full:
+        truncate_dim = None
+    normalize = arguments.normalize_embeddings
+    if normalize is NOT_STATED:
+        # A Normalize module has done it already, unless the vectors are cut behind it.
+        done = model.chain_normalizes and truncate_dim is None
+        normalize = bool(resolved["vectors.normalize"]) and not done
+    return replace(
+        arguments, precision=precision or "float32", truncate_dim=truncate_dim, normalize_embeddings=normalize
+    )
+
+
+@dataclass
+class _Call:
+    """One call under way."""
+
+    model: PreferredSentenceTransformer
+    arguments: CallArguments
+    report: EncodeReport
+    first_position: int
+
+    def run(self, read: Inputs) -> Any:
+        """Return the results in the order of the inputs, in the form the caller asked for."""
+        model, arguments = self.model, self.arguments
+        pool = arguments.pool
+        if pool is None and arguments.device is None:
+            pool = model.worker_pool()
+        self.arguments = arguments = replace(arguments, pool=pool)
+        if pool is not None or (isinstance(arguments.device, list) and arguments.device):
+            self.report.in_workers = len(read.items)
+        quantizes = self._require_calibration()
+        items: list[Any] = read.items
+        if not read.only_texts or not model.is_familiar:
+            self.report.handed_over = len(items)
+        if not items or not read.only_texts or arguments.output_value != "sentence_embedding":
+            if read.only_texts:
+                self._look_at_texts(items, range(len(items)))
+            rows = self._host(
+                items, replace(arguments, convert_to_numpy=True, convert_to_tensor=False) if quantizes else arguments
+            )
+            return self._finished(rows) if items else rows
+        texts, order = _unique(items)
+        self.report.duplicates = len(items) - len(texts)
+        overlong = self._look_at_texts(texts, order)
+        windowed = overlong if model.resolved["tokenizer.overflow"] == "window" else {}
+        parts = self._bands(texts, windowed)
+        plain = arguments.precision in ("float32", "binary", "ubinary")
+        if len(parts) == 1 and not windowed and len(texts) == len(items) and plain:
+            return self._host(items, arguments, parts[0].batch_size)  # nothing to put together
+        rows = self._embedded(texts, parts, windowed)
+        return self._finished(rows if len(texts) == len(items) else rows[_index(order, rows)])
+
+    # What is computed ------------------------------------------------------------------------------------------------
+
+    def _embedded(self, texts: Sequence[str], parts: Sequence[Band], windowed: dict[int, int]) -> Any:
+        """Return the float vectors of distinct texts, one row each: an array, or a tensor where one is asked for."""
+        whole = replace(
+            self.arguments,
+            precision="float32",
+            convert_to_numpy=self._wants_numpy,
+            convert_to_tensor=not self._wants_numpy,
+        )
+        found: list[tuple[Sequence[int], Any]] = [
+            (part.positions, self._host([texts[at] for at in part.positions], whole, part.batch_size)) for part in parts
+        ]
+        if windowed:
+            found.append((tuple(windowed), self._windowed([texts[at] for at in windowed], whole)))
+        first = found[0][1]
+        shape = (len(texts), first.shape[1])
+        rows = np.empty(shape, first.dtype) if self._wants_numpy else first.new_empty(shape)
+        for positions, vectors in found:
+            rows[_index(positions, rows)] = vectors
+        return rows
+
+    def _windowed(self, texts: Sequence[str], whole: CallArguments) -> Any:
+        """Return one vector for each over-long text, from the vectors of its windows."""
+        model, resolved = self.model, self.model.resolved
+        limit = int(self._limit())
+        windows: list[TokenWindow] = []
+        counts: list[int] = []
+        for text in texts:
+            cut = model.token_counter.windows(
+                text, limit, overlap=resolved["tokenizer.window_overlap"], prompt=self._prompt or ""
+            )
+            windows.extend(cut)
+            counts.append(len(cut))
+        self.report.windowed += len(texts)
+        self.report.windows += len(windows)
+        # The windows' own vectors are whole and as the chain gives them; cutting and scaling follow the pooling.
+        plain = replace(whole, truncate_dim=model.full_dimension, normalize_embeddings=False)
+        size = self._batch_size(limit)
+        vectors = self._host(windows, plain, size)
+        pooled = pool_windows(
+            vectors, counts, [window.content for window in windows], resolved["tokenizer.window_pooling"]
+        )
+        pooled = pooled[:, : self.arguments.truncate_dim]
+        if self.arguments.normalize_embeddings or (model.chain_normalizes and self.arguments.truncate_dim is None):
+            pooled = torch.nn.functional.normalize(torch.as_tensor(pooled), p=2, dim=1)
+            pooled = pooled.numpy() if self._wants_numpy else pooled
+        return pooled
+
+    def _host(self, items: Sequence[Any], arguments: CallArguments, batch_size: int | None = None) -> Any:
+        """Run the host's own `encode`."""
+        stated = arguments.batch_size
+        if stated is not NOT_STATED:
+            batch_size = stated
+        elif batch_size is None:
+            batch_size = self._batch_size(int(min(self._limit(), self.model.batch_tokens)))
+        return self.model.host_encode(
+            list(items),
+            report=self.report,
+            prompt=self._prompt,
+            batch_size=batch_size,
+            show_progress_bar=arguments.show_progress_bar,
+            output_value=arguments.output_value,
+            precision=arguments.precision if arguments.precision in ("binary", "ubinary") else "float32",
+            convert_to_numpy=arguments.convert_to_numpy,
+            convert_to_tensor=arguments.convert_to_tensor,
+            device=arguments.device,
+            normalize_embeddings=arguments.normalize_embeddings,
+            truncate_dim=arguments.truncate_dim,
+            pool=arguments.pool,
+            chunk_size=arguments.chunk_size,
+            **arguments.kwargs,
+        )
+
+    @property
+    def _prompt(self) -> str | None:
+        prompt: str | None = self.model.prompt_of_call(self.arguments.prompt, self.arguments.prompt_name)
+        return prompt
+
+    @property
+    def _wants_numpy(self) -> bool:
+        """Whether vectors are put together as an array: what numpy is asked for, and what is quantised."""
+        arguments = self.arguments
+        return (arguments.convert_to_numpy and not arguments.convert_to_tensor) or arguments.precision != "float32"
+
+    # What is known about the texts -----------------------------------------------------------------------------------
+
+    def _limit(self) -> float:
+        """Return the tokens of one text that are read in this call, prompt and special tokens included."""
+        return self.model.token_limit(self.arguments.kwargs)
+
+    def _look_at_texts(self, texts: Sequence[str], order: Sequence[int]) -> dict[int, int]:
+        """Count and report over-long texts, and prompts that are written into the texts already.
+
+        Returns:
+            Position among the distinct texts -> tokens, for those that are too long.
+        """
+        model, prompt = self.model, self._prompt or ""
+        stem = prompt.strip()
+        if stem and (doubled := sum(text.startswith(stem) for text in texts)):
+            _warn_caller(
+                f"{doubled} of {len(texts)} texts begin with the prompt {prompt!r} already, which is put before them "
+                'once more. Take it out of the texts, or pass prompt="".'
+            )
+        limit = self._limit()
+        if not model.counts_tokens or limit == float("inf"):
+            return {}
+        overlong = model.token_counter.longer_than(texts, int(limit), prompt)
+        if overlong:
+            self._report_overlong(overlong, order, int(limit))
+        return overlong
+
+    def _report_overlong(self, overlong: dict[int, int], order: Sequence[int], limit: int) -> None:
+        places = [(place, overlong[at]) for place, at in enumerate(order) if at in overlong]
+        named = [OverlongText(place + self.first_position, tokens) for place, tokens in places]
+        self.report.overlong = tuple(named[:NAMED_TEXTS])
+        resolved = self.model.resolved
+        is_embedding = self.arguments.output_value == "sentence_embedding"
+        if resolved["tokenizer.overflow"] == "window" and is_embedding:
+            return
+        said = resolved["tokenizer.on_overflow"]
+        some = ", ".join(f"{text.position} ({text.tokens} tokens)" for text in named[:NAMED_TEXTS])
+        more = f" and {len(named) - NAMED_TEXTS} more" if len(named) > NAMED_TEXTS else ""
+        message = (
+            f"{len(named)} of {self.report.texts} inputs are longer than the {limit} tokens the model reads: "
+            f"input {some}{more}."
+        )
+        advice = 'Shorten them, raise tokenizer.max_seq_length, or write tokenizer.overflow = "window".'
+        if said == "error":
+            raise OverlongTextError(
+                f"{message}\n  {advice}",
+                positions=[text.position for text in named],
+                tokens=[text.tokens for text in named],
+            )
+        self.report.truncated = len(named)
+        if said == "warn":
+            _warn_caller(f"{message} They are cut. {advice}")
+
+    def _bands(self, texts: Sequence[str], windowed: dict[int, int]) -> list[Band]:
+        """Divide the texts that are embedded whole into bands of one batch size each."""
+        whole = [at for at in range(len(texts)) if at not in windowed] if windowed else range(len(texts))
+        if not whole:
+            return []
+        if self.arguments.batch_size is not NOT_STATED:
+            return [Band(tuple(whole), self.arguments.batch_size)]
+        limit = self._limit()
+        before = estimated_tokens(self._prompt or "", limit)
+        lengths = [min(estimated_tokens(texts[at], limit) + before, limit) for at in whole]
+        resolved = self.model.resolved
+        if self.arguments.pool is not None or isinstance(self.arguments.device, list):
+            return [Band(tuple(whole), self._batch_size(int(max(lengths))))]  # workers share one queue
+        found = bands([int(length) for length in lengths], self.model.batch_tokens, resolved["compute.max_batch_size"])
+        return [Band(tuple(whole[at] for at in band.positions), band.batch_size) for band in found]
+
+    def _batch_size(self, tokens: int) -> int:
+        resolved = self.model.resolved
+        fitting: int = self.model.batch_tokens // max(1, tokens)
+        most: int = resolved["compute.max_batch_size"]
+        return max(1, min(most, fitting))
+
+    # What the caller gets --------------------------------------------------------------------------------------------
+
+    def _require_calibration(self) -> bool:
+        """Tell whether codes from calibrated ranges are asked for, and refuse them where there are no ranges."""
+        precision = self.arguments.precision
+        if precision not in ("int8", "uint8") or self.arguments.output_value != "sentence_embedding":
+            return False
+        if self.model.calibration is None:
+            raise InvalidPreferenceError(
+                Problem(
+                    f'precision "{precision}" needs ranges, and vectors.calibration names none. The host would take '
+                    "them from the texts of each call, so that codes of two calls could not be compared.",
+                    key="vectors.calibration",
+                    fix="Run embedprefs calibrate TEXTS, and name its file in vectors.calibration.",
+                )
+            )
+        return True
+
+    def _finished(self, rows: Any) -> Any:
+        """Quantise, and return what the caller asked for: array, tensor, or a list of tensors."""
+        arguments = self.arguments
+        if arguments.output_value != "sentence_embedding":
+            return rows
+        precision = arguments.precision
+        calibration = self.model.calibration
+        if precision in ("int8", "uint8") and calibration is not None:
+            rows, clipped = calibration.quantize(rows, "int8" if precision == "int8" else "uint8")
+            self.report.clipped += clipped
+        elif precision in ("binary", "ubinary") and not isinstance(rows, list) and rows.dtype.kind == "f":
+            from sentence_transformers.util.quantization import quantize_embeddings
+
+            rows = quantize_embeddings(rows, precision=precision)
+        if arguments.convert_to_tensor:
+            return torch.as_tensor(rows)
+        if arguments.convert_to_numpy:
+            return rows
+        return list(torch.from_numpy(rows) if isinstance(rows, np.ndarray) else rows)
+
+
+def _warn_caller(message: str) -> None:
+    """Warn at the line that called `encode`, however many frames of this package and of the host lie between."""
+    level = 1
+    frame = inspect.currentframe()
+    while frame is not None and str(frame.f_globals.get("__name__")).startswith(("embedprefs.", "sentence_tr")):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, EmbedPrefsWarning, stacklevel=max(1, level))
+
+
+def _unique(texts: Sequence[str]) -> tuple[list[str], list[int]]:
+    """Return the distinct texts in order of first appearance, and for every text its place among them."""
+    places: dict[str, int] = {}
+    order = [places.setdefault(text, len(places)) for text in texts]
+    return list(places), order
+
+
+def _index(positions: Sequence[int], like: Any) -> Any:
+    """Return positions as an index for an array or a tensor."""
+    if isinstance(like, torch.Tensor):
+        return torch.as_tensor(positions, dtype=torch.long, device=like.device)
+    return np.asarray(positions, dtype=np.intp)

@@ -1,0 +1,366 @@
+"""`load_model`: check, resolve, load, verify."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from embedprefs.calibration import Calibration
+from embedprefs.errors import (
+    CheckFailedError,
+    EmbedPrefsWarning,
+    InvalidPreferenceError,
+    MissingExtraError,
+    ModelFilesError,
+    PreferenceMismatchError,
+    Problem,
+    ResourceError,
+)
+from embedprefs.preferences import Layer, Origin, Preferences
+
+if TYPE_CHECKING:
+    from embedprefs.checks import Finding
+    from embedprefs.facts import ModelFacts
+    from embedprefs.hardware import Hardware
+    from embedprefs.model.preferred import PreferredSentenceTransformer
+    from embedprefs.resolve import Resolved
+
+__all__ = ["load_model"]
+
+logger = logging.getLogger("embedprefs.model")
+
+#: Findings about this machine, which another machine would not have.
+_RESOURCE_CODES = frozenset({"device-not-available", "cuda-driver-too-old", "memory-exceeded"})
+#: What this version runs; `resolve.backends` says the same of backends.
+_BACKENDS = ("torch",)
+_ATTENTIONS = ("eager", "sdpa", "flash_attention_2", None)
+
+
+def load_model(
+    preferences: Preferences | str | Path,
+    *,
+    overrides: Mapping[str, Any] | None = None,
+    facts: ModelFacts | None = None,
+    hardware: Hardware | None = None,
+) -> PreferredSentenceTransformer:
+    """Load a model that computes what its preferences say.
+
+    Everything that can be known beforehand is checked before torch is imported and before weights are read; what only
+    the loaded model can show is checked afterwards.
+
+    Args:
+        preferences: Preferences, or the hub name or folder of a model; for a name or folder no file is searched.
+        overrides: Values that win over every layer, by dotted key: `{"compute.device": "cpu"}`.
+        facts: What the model's files say; read if not given.
+        hardware: The machine; this one if not given.
+
+    Returns:
+        A `SentenceTransformer` with preferences, in evaluation mode.
+
+    Raises:
+        InvalidPreferenceError: a preference is not allowed, or this version cannot do what it asks for.
+        CheckFailedError: the checks found errors; every one is listed.
+        ResourceError: only this machine is at fault: the device is not there, or the memory does not suffice.
+        ModelFilesError: files are absent, damaged or do not fit together.
+        UnavailableError: the files are on the hub, and it does not answer.
+        PreferenceMismatchError: the calibration belongs to other vectors.
+        MissingExtraError: sentence-transformers or peft is not installed.
+
+    Warns:
+        EmbedPrefsWarning: for each finding that is likely unwanted.
+    """
+    from embedprefs.checks import check
+    from embedprefs.facts import facts_for
+    from embedprefs.hardware import detect_hardware
+    from embedprefs.resolve import resolve
+
+    preferences = _as_preferences(preferences, overrides)
+    if importlib.util.find_spec("sentence_transformers") is None:
+        raise MissingExtraError("sentence-transformers", extra="sentence-transformers", needed_for="Loading a model")
+    facts = facts if facts is not None else facts_for(preferences)
+    hardware = hardware if hardware is not None else detect_hardware()
+    resolved = resolve(preferences, facts, hardware)
+    _act_on(check(preferences, facts, hardware, resolved=resolved, purpose="load"))
+    _refuse_what_is_not_here(resolved)
+    if resolved["model.from_scratch"]:
+        from embedprefs.model.scratch import untrained_facts
+
+        resolved = replace(resolved, facts=untrained_facts(resolved))
+    calibration = _calibration(resolved)
+    model = _loaded(resolved, calibration)
+    _verify(model, resolved, calibration)
+    return model
+
+
+def _as_preferences(preferences: Preferences | str | Path, overrides: Mapping[str, Any] | None) -> Preferences:
+    from embedprefs.layers import preferences_for_model
+
+    if isinstance(preferences, Preferences):
+        return _with_overrides(preferences, overrides) if overrides else preferences
+    if not isinstance(preferences, (str, os.PathLike)):
+        raise InvalidPreferenceError(
+            Problem(
+                f"load_model was given a {type(preferences).__name__}.",
+                allowed="preferences, or the hub name or folder of a model",
+                fix="Load preferences with load_preferences(path).",
+            )
+        )
+    name = os.fspath(preferences)
+    if name.endswith(".toml") or Path(name).is_file():
+        raise InvalidPreferenceError(
+            Problem(
+                f"{name} is a file, not a model.",
+                key="model.name",
+                value=name,
+                allowed="a hub name such as owner/name, or a folder",
+                fix=f'For a preferences file write load_model(load_preferences("{name}")).',
+            )
+        )
+    return preferences_for_model(name, overrides)
+
+
+def _with_overrides(preferences: Preferences, overrides: Mapping[str, Any]) -> Preferences:
+    """Return the preferences with some values replaced, validated anew."""
+    from embedprefs.layers.environment import explicit_layer
+    from embedprefs.validation import nested, problems_in, validated
+
+    layer = explicit_layer(overrides, "overrides")
+    problems = [*layer.problems, *problems_in(layer.values, layer.place)]
+    if problems:
+        raise InvalidPreferenceError(problems)
+    merged = _over(nested(preferences.stated()), layer.values)
+    origins = {**preferences.origins, **dict(layer.origins())}
+    for key in preferences.stated():
+        origins.setdefault(key, Origin(Layer.EXPLICIT))
+    return validated(merged, layer.place).with_origins(origins, preferences.file)
+
+
+def _over(tree: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(tree)
+    for name, value in values.items():
+        inner = merged.get(name)
+        merged[name] = _over(inner, value) if isinstance(inner, dict) and isinstance(value, Mapping) else value
+    return merged
+
+
+def _act_on(findings: Iterable[Finding]) -> None:
+    """Raise on errors, warn of warnings, log notes."""
+    findings = list(findings)
+    errors = [finding for finding in findings if finding.severity == "error"]
+    if errors and all(finding.code in _RESOURCE_CODES for finding in errors):
+        raise ResourceError("\n".join(str(finding) for finding in errors))
+    if errors:
+        raise CheckFailedError(errors)
+    for finding in findings:
+        if finding.severity == "warning":
+            warnings.warn(str(finding), EmbedPrefsWarning, stacklevel=3)
+        else:
+            logger.info("%s", finding)
+
+
+def _refuse_what_is_not_here(resolved: Resolved) -> None:
+    """Refuse what is declared and not yet run by this version, rather than run something else."""
+    asked = (
+        ("compute.backend", _BACKENDS, ', or "auto"'),
+        ("compute.attention", _ATTENTIONS, ', or "auto"'),
+        ("compute.weights", ("full",), ""),
+    )
+    problems = [
+        Problem(
+            f'{key} is "{resolved[key]}", which this version does not run.',
+            key=key,
+            value=resolved[key],
+            allowed=", ".join(value for value in allowed if value is not None) + also,
+            source=resolved.choice(key).origin.source or None,
+            line=resolved.choice(key).origin.line,
+        )
+        for key, allowed, also in asked
+        if resolved[key] not in allowed
+    ]
+    if problems:
+        raise InvalidPreferenceError(problems)
+
+
+def _calibration(resolved: Resolved) -> Calibration | None:
+    path = resolved.calibration_file
+    return Calibration.load(path) if path is not None else None
+
+
+# Loading -------------------------------------------------------------------------------------------------------------
+
+
+def _loaded(resolved: Resolved, calibration: Calibration | None) -> PreferredSentenceTransformer:
+    from embedprefs.arguments import load_arguments
+    from embedprefs.model.preferred import PreferredSentenceTransformer
+    from embedprefs.model.scratch import untrained_modules
+
+    arguments = load_arguments(resolved)
+    batch_tokens = _batch_tokens(resolved)
+    _require_device(resolved)
+    _limit_memory(resolved)
+    untrained: bool = resolved["model.from_scratch"]
+    if untrained:
+        modules = untrained_modules(resolved, arguments)
+        kept = ("device", "prompts", "similarity_fn_name", "truncate_dim", "trust_remote_code", "local_files_only")
+        model = PreferredSentenceTransformer(modules=modules, **{name: arguments[name] for name in kept})
+    else:
+        model = PreferredSentenceTransformer(**arguments)
+    _set_pooling(model, resolved)
+    _set_special_tokens(model, resolved)
+    _lay_adapter(model, resolved)
+    if resolved.facts.is_static and resolved["compute.dtype"] != "float32":
+        model.to(dtype=_torch_dtype(resolved["compute.dtype"]))
+    if resolved["compute.compile"]:
+        model.compile()
+    model.adopt(resolved, calibration, batch_tokens=batch_tokens, untrained=untrained)
+    return model
+
+
+def _torch_dtype(name: str) -> Any:
+    import torch
+
+    return getattr(torch, name)
+
+
+def _require_device(resolved: Resolved) -> None:
+    """Ask torch itself for the devices, before any weights are read: it never falls back to another one."""
+    import torch
+
+    missing = []
+    for name in dict.fromkeys(resolved.devices):
+        try:
+            torch.empty(0, device=name)
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
+            missing.append(f"{name}: {str(error).splitlines()[0]}")
+    if missing:
+        raise ResourceError(
+            "compute.device names what torch cannot use here.\n  "
+            + "\n  ".join(missing)
+            + '\n  Name a device that is there, or write device = "auto"; embedprefs doctor says what there is.'
+        )
+
+
+def _limit_memory(resolved: Resolved) -> None:
+    """Hold torch to a stated `compute.memory_limit` on CUDA; on a CPU the batch is bounded by the estimate instead.
+
+    torch keeps one such share for each device and process. It bounds what torch's allocator takes, not the few hundred
+    megabytes of the CUDA context.
+    """
+    import torch
+
+    if resolved.preferences.compute.memory_limit == "auto":
+        return
+    for name in resolved.devices:
+        device = torch.device(name)
+        if device.type == "cuda":
+            total = torch.cuda.get_device_properties(device).total_memory
+            torch.cuda.set_per_process_memory_fraction(min(1.0, resolved["compute.memory_limit"] / total), device)
+
+
+def _batch_tokens(resolved: Resolved) -> int:
+    """Return the token budget that keeps a CPU within `compute.memory_limit`, by the estimate.
+
+    Raises:
+        ResourceError: the limit is stated, and one text of the full length does not fit into it.
+    """
+    from embedprefs.facts.memory import estimate_memory
+
+    tokens: int = resolved["compute.batch_tokens"]
+    limit: int | None = resolved["compute.memory_limit"]
+    if limit is None or set(resolved.devices) != {"cpu"}:
+        return tokens
+    longest: int = resolved["tokenizer.max_seq_length"] or resolved.facts.max_position_embeddings or 512
+    shape = {
+        "dtype": resolved["compute.dtype"],
+        "max_length": longest,
+        "attention": resolved["compute.attention"] or "sdpa",
+    }
+    smallest = estimate_memory(resolved.facts, batch_tokens=longest, **shape)
+    if smallest.total_bytes > limit and resolved.preferences.compute.memory_limit != "auto":
+        raise ResourceError(
+            f"compute.memory_limit is {limit / 1024**3:.2f} GiB. {smallest.explanation}.\n"
+            "  Raise compute.memory_limit, lower tokenizer.max_seq_length, or use a smaller dtype."
+        )
+    while tokens > longest and estimate_memory(resolved.facts, batch_tokens=tokens, **shape).total_bytes > limit:
+        tokens //= 2
+    return tokens
+
+
+def _set_pooling(model: PreferredSentenceTransformer, resolved: Resolved) -> None:
+    """Replace the host's default pooling for a checkpoint that has no module chain of its own."""
+    from sentence_transformers.sentence_transformer.modules import Pooling
+
+    if resolved.facts.modules or resolved.preferences.model.pooling is None or model.untrained:
+        return
+    for index, module in enumerate(model):
+        if isinstance(module, Pooling):
+            model[index] = Pooling(module.embedding_dimension, resolved["model.pooling"])
+            return
+    raise ModelFilesError(
+        f"model.pooling is {resolved['model.pooling']}, and {resolved.facts.name} loads without a pooling module.\n"
+        "  Leave model.pooling out.",
+        model=resolved.facts.name,
+    )
+
+
+def _set_special_tokens(model: PreferredSentenceTransformer, resolved: Resolved) -> None:
+    """Refuse special tokens that the vocabulary does not hold: they would have no vector."""
+    stated: Mapping[str, Any] = resolved["tokenizer.special_tokens"]
+    transformer = model.transformers_model
+    if not stated or transformer is None:
+        return
+    rows = transformer.get_input_embeddings().num_embeddings
+    if len(model.tokenizer) > rows:
+        raise ModelFilesError(
+            f"With tokenizer.special_tokens the tokenizer has {len(model.tokenizer)} tokens, and the model has vectors "
+            f"for {rows}.\n  Name tokens that are in the vocabulary: {dict(stated)} holds one that is not.",
+            model=resolved.facts.name,
+        )
+
+
+def _lay_adapter(model: PreferredSentenceTransformer, resolved: Resolved) -> None:
+    adapter = resolved.preferences.model.adapter
+    if adapter is None:
+        return
+    if importlib.util.find_spec("peft") is None:
+        raise MissingExtraError("peft", extra="peft", needed_for="model.adapter")
+    folder = (resolved.preferences.folder / Path(adapter.name).expanduser()).resolve()
+    try:
+        model.load_adapter(
+            str(folder) if folder.is_dir() else adapter.name,
+            adapter_kwargs={
+                "revision": adapter.revision,
+                "local_files_only": resolved["model.local_files_only"],
+                "cache_dir": resolved["model.cache_folder"],
+            },
+        )
+    except (OSError, ValueError) as error:
+        raise ModelFilesError(
+            f"model.adapter.name is {adapter.name}, and it cannot be laid over {resolved.facts.name}: {error}",
+            model=adapter.name,
+        ) from error
+    model.to(dtype=_torch_dtype(resolved["compute.dtype"]))
+
+
+def _verify(model: PreferredSentenceTransformer, resolved: Resolved, calibration: Calibration | None) -> None:
+    """Compare the loaded model with what was asked for."""
+    from embedprefs.checks import check_loaded
+
+    _act_on(check_loaded(model, resolved))
+    if calibration is not None and resolved["vectors.precision"] in ("int8", "uint8"):
+        measured = model.float32_fingerprint
+        if calibration.fingerprint != measured:
+            raise PreferenceMismatchError(
+                f"The ranges in {resolved.calibration_file} were measured on other vectors than these preferences "
+                "give.\n  Calibrate again with these preferences: embedprefs calibrate TEXTS.",
+                left={"calibration": calibration.fingerprint},
+                right={"model": measured},
+                differences=["calibration"],
+            )
+    model.forget_report()

@@ -1,0 +1,114 @@
+"""What encoding did: how much was read, what was cut, what was computed once, how much was padding."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+__all__ = ["EncodeReport", "OverlongText", "ReportBook"]
+
+#: Over-long texts that a report names; all are counted.
+NAMED_TEXTS = 5
+
+
+@dataclass(frozen=True)
+class OverlongText:
+    """One text that is longer than the model reads."""
+
+    position: int
+    """Its place in the call, from 0; with `embed_stream`, in the stream."""
+    tokens: int
+    """Its length, prompt and special tokens included."""
+
+
+@dataclass
+class EncodeReport:
+    """Counts over one or more calls of `encode`, `encode_query`, `encode_document` and `embed_stream`.
+
+    What worker processes read is counted as `texts` only: tokens, batches and padding are theirs.
+    """
+
+    calls: int = 0
+    texts: int = 0
+    """Texts asked for."""
+    duplicates: int = 0
+    """Of these, texts that stood in the same call before, and were computed once."""
+    tokens: int = 0
+    """Tokens the model read, prompt and special tokens included, padding left out."""
+    padding: int = 0
+    """Padding tokens that were computed beside them."""
+    batches: int = 0
+    truncated: int = 0
+    """Texts that were cut at `max_seq_length`."""
+    windowed: int = 0
+    """Texts that were embedded in windows, because they are longer than `max_seq_length`."""
+    windows: int = 0
+    """Windows they became."""
+    overlong: tuple[OverlongText, ...] = ()
+    """The first of the truncated and windowed texts."""
+    clipped: int = 0
+    """Values outside the calibrated ranges, with int8 and uint8."""
+    handed_over: int = 0
+    """Inputs that were given to the host unseen (images, pairs, Router and custom modules): no length is known."""
+    in_workers: int = 0
+    """Texts computed in other processes."""
+    untrained: bool = False
+    """True where the model has random weights, because it was built from scratch."""
+    seconds: float = 0.0
+    """Wall-clock seconds of the calls."""
+
+    @property
+    def padding_share(self) -> float:
+        """Padding among everything that was computed, from 0 to 1."""
+        computed = self.tokens + self.padding
+        return self.padding / computed if computed else 0.0
+
+    def add(self, other: EncodeReport) -> None:
+        """Add the counts of another report to this one."""
+        for name, value in vars(other).items():
+            if name == "overlong":
+                self.overlong = (*self.overlong, *other.overlong)[:NAMED_TEXTS]
+            elif name == "untrained":
+                self.untrained = self.untrained or other.untrained
+            else:
+                setattr(self, name, getattr(self, name) + value)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as JSON values."""
+        return {**asdict(self), "overlong": [asdict(text) for text in self.overlong]}
+
+
+@dataclass
+class ReportBook:
+    """The running total of one model and the reports that are being collected; safe to use from many threads."""
+
+    _total: EncodeReport = field(default_factory=EncodeReport)
+    _open: list[EncodeReport] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def total(self) -> EncodeReport:
+        """The counts so far, as a copy."""
+        with self._lock:
+            return replace(self._total)
+
+    def add(self, call: EncodeReport) -> None:
+        """Book one finished call."""
+        with self._lock:
+            for report in (self._total, *self._open):
+                report.add(call)
+
+    @contextmanager
+    def collect(self) -> Iterator[EncodeReport]:
+        """Yield a report of every call that ends within the block, from whichever thread."""
+        report = EncodeReport()
+        with self._lock:
+            self._open.append(report)
+        try:
+            yield report
+        finally:
+            with self._lock:
+                self._open[:] = [other for other in self._open if other is not report]
