@@ -184,8 +184,9 @@ def tiny_roberta_folder(
     specials = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
     tokenizers = tokenizers_package()
     tokenizer = byte_level_tokenizer(specials, unknown="<unk>", add_prefix_space=False)
+    # By position: releases of tokenizers differ in what they call the second one.
     tokenizer.post_processor = tokenizers.processors.RobertaProcessing(
-        sep=("</s>", 2), cls_token=("<s>", 0), trim_offsets=True, add_prefix_space=False
+        ("</s>", 2), ("<s>", 0), trim_offsets=True, add_prefix_space=False
     )
     config = {
         "architectures": ["RobertaModel"],
