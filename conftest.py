@@ -45,7 +45,7 @@ def minilm_folder() -> Path:
 @pytest.fixture(scope="session")
 def test_data() -> Path:
     """Return the folder of the real texts with judgements."""
-    project = Path(__file__).resolve().parent.parent
+    project = Path(__file__).resolve().parent
     folder = Path(_STATED_TEST_DATA) if _STATED_TEST_DATA else project.parent / "shared" / "data"
     if not folder.is_dir():
         pytest.skip("the real texts are not here; name their folder in EMBEDPREFS_TEST_DATA")

@@ -392,6 +392,26 @@ def test_backend_auto_takes_what_is_installed_and_supported():
     assert torch.missing(Hardware(packages={"transformers": "5.23.0"})) == ("torch", "sentence-transformers")
 
 
+def test_vectors_are_kept_where_a_preference_says(monkeypatch, tmp_path):
+    """Nowhere by default; true is the folder of this user, or the one the environment names; a path is the file's."""
+    assert resolved()["compute.cache"] is False
+    assert resolved()["compute.cache_size"] == 2 * GIB
+    assert resolved(compute={"cache_size": "500MB"})["compute.cache_size"] == 500_000_000
+    monkeypatch.setenv("EMBEDPREFS_CACHE", str(tmp_path))
+    named = resolved(compute={"cache": True}).choice("compute.cache")
+    assert named.value == str(tmp_path / "embeddings")
+    assert "EMBEDPREFS_CACHE" in named.reason
+    monkeypatch.delenv("EMBEDPREFS_CACHE")
+    own = resolved(compute={"cache": True})["compute.cache"]
+    assert Path(own).is_absolute()
+    assert own.endswith("embeddings")
+    assert resolved(compute={"cache": str(tmp_path / "here")})["compute.cache"] == str(tmp_path / "here")
+    file = tmp_path / "project" / "embedprefs.toml"
+    preferences = Preferences.model_validate({"model": {"name": FACTS.name}, "compute": {"cache": "kept"}})
+    beside = resolve(preferences.with_origins({}, file), FACTS, CPU)
+    assert beside["compute.cache"] == str(tmp_path / "project" / "kept")
+
+
 def test_threads_and_workers(monkeypatch):
     """Every processor the process may use, shared by its workers; OMP_NUM_THREADS is obeyed."""
     assert resolved()["compute.threads"] == 4

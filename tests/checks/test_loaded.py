@@ -202,9 +202,10 @@ def test_a_probe_text_is_cut_and_normalised(loaded):
 def test_the_probes_leave_the_model_as_it_was(loaded):
     """Training mode and weights are untouched."""
     model, resolved = loaded()
+    left_padding(model)
     model.train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    findings_of("batch-changes-vector", model, resolved)
+    assert findings_of("batch-changes-vector", model, resolved)
     assert model.training
     assert all((value == before[name]).all() for name, value in model.state_dict().items())
 

@@ -58,7 +58,7 @@ def test_a_value_that_a_stronger_layer_replaces_is_checked_too(tmp_path: Path) -
             '[compute]\ndevise = "cpu"',
             (
                 "compute.devise is not a preference.\n  Allowed: device, dtype, autocast, weights, backend, attention, "
-                "exactness, batch_tokens, max_batch_size, compile, threads, workers, memory_limit\n"
+                "exactness, batch_tokens, max_batch_size, compile, threads, workers, memory_limit, cache, cache_size\n"
                 "  Did you mean compute.device?"
             ),
         ),

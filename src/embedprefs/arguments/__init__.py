@@ -85,8 +85,9 @@ def load_arguments(resolved: Resolved) -> dict[str, Any]:
         "backend": resolved["compute.backend"],
     }
     if not is_folder:
-        # The host ignores a revision for a folder without a word.
-        arguments["revision"] = resolved["model.revision"]
+        # The host ignores a revision for a folder without a word. The commit that was checked is the one to load: an
+        # unpinned name may mean a newer one by now.
+        arguments["revision"] = facts.revision or resolved["model.revision"]
     if not facts.is_static:
         arguments |= {
             "model_kwargs": _model_kwargs(resolved),

@@ -159,12 +159,13 @@ def batch_changes_vector(subject: LoadedSubject) -> Iterator[Found]:
     """A text's vector depends on its neighbours in the batch.
 
     A short text is embedded alone and beside a longer one, which pads it. Both must give the same vector, up to the
-    rounding of the dtype.
+    rounding of the dtype. Asked where padding could be read as text at all: of architectures that are not known here,
+    of padding on the left, and of an attention that is not the host's own.
     """
     model = subject.model
     alone = subject.probe
     on_torch = subject.resolved["compute.backend"] == "torch" and not subject.resolved.facts.is_static
-    if not on_torch or not _reads_text(subject) or isinstance(alone, Exception):
+    if not on_torch or not _reads_text(subject) or isinstance(alone, Exception) or _masks_padding(subject):
         return
     import numpy as np
     import torch
@@ -176,7 +177,8 @@ def batch_changes_vector(subject: LoadedSubject) -> Iterator[Found]:
     # Cut as the vector alone is; lengths do not matter to the cosine.
     padded = together[0].double().cpu().numpy()[: len(alone)]
     lengths = np.linalg.norm(alone) * np.linalg.norm(padded)
-    cosine = float(alone @ padded / lengths) if lengths else float("nan")
+    # Two zero vectors (a model that knows no word of the probe) are equal.
+    cosine = float(alone @ padded / lengths) if lengths else float(np.array_equal(alone, padded))
     # Mixed precision computes in bfloat16, though the weights stay in float32.
     dtype = "bfloat16" if subject.resolved["compute.autocast"] else subject.resolved["compute.dtype"]
     tolerance = BATCH_TOLERANCE.get(dtype, 2e-3)
@@ -186,6 +188,17 @@ def batch_changes_vector(subject: LoadedSubject) -> Iterator[Found]:
             f"A short text alone and the same text beside a longer one have a cosine of {cosine:.4f}.",
             'Write padding_side = "right" and attention = "auto"; padding is read as text.',
         )
+
+
+def _masks_padding(subject: LoadedSubject) -> bool:
+    """Say whether the host's own code is known to keep padding out: the probe would cost a forward pass for nothing."""
+    tokenizer = getattr(subject.model, "tokenizer", None)
+    config = getattr(getattr(subject.model[0], "model", None), "config", None)
+    return (
+        subject.resolved.facts.tensors_verified
+        and getattr(tokenizer, "padding_side", None) == "right"
+        and getattr(config, "_attn_implementation", None) in ("eager", "sdpa")
+    )
 
 
 def _sentence_vectors(model: Any, texts: list[str], prompt: str) -> Any:

@@ -10,7 +10,19 @@ import typer
 from typer.core import TyperGroup
 
 from embedprefs import __version__
-from embedprefs.cli import calibrate, check, doctor, embed, explain, init, migrate_config, schema, show
+from embedprefs.cli import (
+    calibrate,
+    check,
+    compare,
+    doctor,
+    embed,
+    evaluate,
+    explain,
+    init,
+    migrate_config,
+    schema,
+    show,
+)
 from embedprefs.cli.exits import ExitCode, end_quietly_without_reader
 from embedprefs.cli.output import say_error, say_warning
 
@@ -117,7 +129,7 @@ def create_app() -> typer.Typer:
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    for module in (init, show, check, explain, doctor, embed, calibrate, schema, migrate_config):
+    for module in (init, show, check, explain, doctor, embed, calibrate, evaluate, compare, schema, migrate_config):
         module.register(app)
     return app
 

@@ -317,7 +317,7 @@ def _near(path: str) -> str:
 def _words(key: str, value: Any) -> str:
     if value is None:
         return "none"
-    if key == "compute.memory_limit" and isinstance(value, int):
+    if key in ("compute.memory_limit", "compute.cache_size") and isinstance(value, int):
         from embedprefs.resolve.memory import readable_size
 
         return readable_size(value)

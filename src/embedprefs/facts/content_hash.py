@@ -55,9 +55,9 @@ _COMPONENT_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
 
 
 def _cache_folder() -> Path:
-    from platformdirs import user_cache_dir
+    from embedprefs.files.folders import cache_folder
 
-    return Path(user_cache_dir("embedprefs", appauthor=False)) / "content-hashes"
+    return cache_folder() / "content-hashes"
 
 
 def _remembered(entry: Path, stamp: Mapping[str, int]) -> str | None:

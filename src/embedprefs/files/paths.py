@@ -17,6 +17,7 @@ _PATHS: tuple[KeyPath, ...] = (
     ("model", "adapter", "name"),
     ("model", "cache_folder"),
     ("vectors", "calibration"),
+    ("compute", "cache"),
     ("training", "data"),
     ("training", "evaluation_data"),
     ("training", "distill_from"),

@@ -20,6 +20,7 @@ import torch
 
 from embedprefs.errors import EmbedPrefsWarning, InputError, InvalidPreferenceError, OverlongTextError, Problem
 from embedprefs.model.batches import Band, bands, estimated_tokens
+from embedprefs.model.caching import CallCache, cache_of_call, is_cached
 from embedprefs.model.inputs import Inputs, read_inputs
 from embedprefs.model.report import NAMED_TEXTS, EncodeReport, OverlongText
 from embedprefs.model.tokens import TokenWindow
@@ -137,7 +138,7 @@ class _Call:
     def run(self, read: Inputs) -> Any:
         """Return the results in the order of the inputs, in the form the caller asked for."""
         model, arguments = self.model, self.arguments
-        pool = arguments.pool
+        pool = stated_pool = arguments.pool
         if pool is None and arguments.device is None:
             pool = model.worker_pool()
         self.arguments = arguments = replace(arguments, pool=pool)
@@ -158,12 +159,47 @@ class _Call:
         self.report.duplicates = len(items) - len(texts)
         overlong = self._look_at_texts(texts, order)
         windowed = overlong if model.resolved["tokenizer.overflow"] == "window" else {}
+        cache = self._cache(len(texts), is_own_pool=stated_pool is None)
+        if cache is not None:
+            rows = self._looked_up(cache, texts, windowed)
+            return self._finished(rows if len(texts) == len(items) else rows[_index(order, rows)])
         parts = self._bands(texts, windowed)
         plain = arguments.precision in ("float32", "binary", "ubinary")
         if len(parts) == 1 and not windowed and len(texts) == len(items) and plain:
             return self._host(items, arguments, parts[0].batch_size)  # nothing to put together
         rows = self._embedded(texts, parts, windowed)
         return self._finished(rows if len(texts) == len(items) else rows[_index(order, rows)])
+
+    # What is kept ----------------------------------------------------------------------------------------------------
+
+    def _cache(self, texts: int, *, is_own_pool: bool) -> CallCache | None:
+        """Return where the vectors of this call are kept; None where there is no cache, or it holds other vectors."""
+        if not is_cached(self.model):
+            return None
+        preferred = _filled(self.model, CallArguments())
+        cache = None
+        if is_own_pool:
+            cache = cache_of_call(self.model, self.arguments, preferred, prompt=self._prompt or "", texts=texts)
+        if cache is None:
+            self.report.cache_bypassed += texts
+        return cache
+
+    def _looked_up(self, cache: CallCache, texts: Sequence[str], windowed: dict[int, int]) -> Any:
+        """Return the float vectors of distinct texts: those that are kept, and the others computed and kept."""
+        known = cache.get(texts)
+        self.report.cached += len(known)
+        missing = [at for at in range(len(texts)) if at not in known]
+        computed = None
+        if missing:
+            left = [texts[at] for at in missing]
+            overlong = {place: windowed[at] for place, at in enumerate(missing) if at in windowed}
+            computed = self._embedded(left, self._bands(left, overlong), overlong)
+            cache.put(left, computed)
+            if not known:
+                return computed
+        kept = np.stack(list(known.values()))
+        parts = [(list(known), kept if self._wants_numpy else torch.from_numpy(kept).to(self.model.device))]
+        return _put_together(len(texts), parts if computed is None else [*parts, (missing, computed)])
 
     # What is computed ------------------------------------------------------------------------------------------------
 
@@ -180,12 +216,7 @@ class _Call:
         ]
         if windowed:
             found.append((tuple(windowed), self._windowed([texts[at] for at in windowed], whole)))
-        first = found[0][1]
-        shape = (len(texts), first.shape[1])
-        rows = np.empty(shape, first.dtype) if self._wants_numpy else first.new_empty(shape)
-        for positions, vectors in found:
-            rows[_index(positions, rows)] = vectors
-        return rows
+        return _put_together(len(texts), found)
 
     def _windowed(self, texts: Sequence[str], whole: CallArguments) -> Any:
         """Return one vector for each over-long text, from the vectors of its windows."""
@@ -378,6 +409,16 @@ def _unique(texts: Sequence[str]) -> tuple[list[str], list[int]]:
     places: dict[str, int] = {}
     order = [places.setdefault(text, len(places)) for text in texts]
     return list(places), order
+
+
+def _put_together(count: int, found: Sequence[tuple[Sequence[int], Any]]) -> Any:
+    """Return `count` rows from parts with their positions: an array for arrays, a tensor for tensors."""
+    first = found[0][1]
+    shape = (count, first.shape[1])
+    rows = first.new_empty(shape) if isinstance(first, torch.Tensor) else np.empty(shape, first.dtype)
+    for positions, vectors in found:
+        rows[_index(positions, rows)] = vectors
+    return rows
 
 
 def _index(positions: Sequence[int], like: Any) -> Any:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import logging
 import os
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,7 @@ from embedprefs.errors import (
     Problem,
     ResourceError,
 )
-from embedprefs.preferences import Layer, Origin, Preferences
+from embedprefs.preferences import Preferences
 
 if TYPE_CHECKING:
     from embedprefs.checks import Finding
@@ -99,10 +100,10 @@ def load_model(
 
 
 def _as_preferences(preferences: Preferences | str | Path, overrides: Mapping[str, Any] | None) -> Preferences:
-    from embedprefs.layers import preferences_for_model
+    from embedprefs.layers import preferences_for_model, with_overrides
 
     if isinstance(preferences, Preferences):
-        return _with_overrides(preferences, overrides) if overrides else preferences
+        return with_overrides(preferences, overrides) if overrides else preferences
     if not isinstance(preferences, (str, os.PathLike)):
         raise InvalidPreferenceError(
             Problem(
@@ -123,30 +124,6 @@ def _as_preferences(preferences: Preferences | str | Path, overrides: Mapping[st
             )
         )
     return preferences_for_model(name, overrides)
-
-
-def _with_overrides(preferences: Preferences, overrides: Mapping[str, Any]) -> Preferences:
-    """Return the preferences with some values replaced, validated anew."""
-    from embedprefs.layers.environment import explicit_layer
-    from embedprefs.validation import nested, problems_in, validated
-
-    layer = explicit_layer(overrides, "overrides")
-    problems = [*layer.problems, *problems_in(layer.values, layer.place)]
-    if problems:
-        raise InvalidPreferenceError(problems)
-    merged = _over(nested(preferences.stated()), layer.values)
-    origins = {**preferences.origins, **dict(layer.origins())}
-    for key in preferences.stated():
-        origins.setdefault(key, Origin(Layer.EXPLICIT))
-    return validated(merged, layer.place).with_origins(origins, preferences.file)
-
-
-def _over(tree: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(tree)
-    for name, value in values.items():
-        inner = merged.get(name)
-        merged[name] = _over(inner, value) if isinstance(inner, dict) and isinstance(value, Mapping) else value
-    return merged
 
 
 def _act_on(findings: Iterable[Finding]) -> None:
@@ -210,7 +187,8 @@ def _loaded(resolved: Resolved, calibration: Calibration | None) -> PreferredSen
         kept = ("device", "prompts", "similarity_fn_name", "truncate_dim", "trust_remote_code", "local_files_only")
         model = PreferredSentenceTransformer(modules=modules, **{name: arguments[name] for name in kept})
     else:
-        model = PreferredSentenceTransformer(**arguments)
+        with _without_weights_bar():
+            model = PreferredSentenceTransformer(**arguments)
     _set_pooling(model, resolved)
     _set_special_tokens(model, resolved)
     _lay_adapter(model, resolved)
@@ -220,6 +198,20 @@ def _loaded(resolved: Resolved, calibration: Calibration | None) -> PreferredSen
         model.compile()
     model.adopt(resolved, calibration, batch_tokens=batch_tokens, untrained=untrained)
     return model
+
+
+@contextlib.contextmanager
+def _without_weights_bar() -> Iterator[None]:
+    """Keep the host's bar for reading weights off the screen: a library says nothing of a second's work."""
+    from transformers.utils import logging as transformers_logging
+
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
 
 
 def _torch_dtype(name: str) -> Any:
@@ -350,9 +342,11 @@ def _lay_adapter(model: PreferredSentenceTransformer, resolved: Resolved) -> Non
 
 def _verify(model: PreferredSentenceTransformer, resolved: Resolved, calibration: Calibration | None) -> None:
     """Compare the loaded model with what was asked for."""
+    from embedprefs.cache import without_cache
     from embedprefs.checks import check_loaded
 
-    _act_on(check_loaded(model, resolved))
+    with without_cache():  # kept vectors would hide what the model does now
+        _act_on(check_loaded(model, resolved))
     if calibration is not None and resolved["vectors.precision"] in ("int8", "uint8"):
         measured = model.float32_fingerprint
         if calibration.fingerprint != measured:

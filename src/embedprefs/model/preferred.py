@@ -18,6 +18,7 @@ from sentence_transformers.util.decorators import deprecated_kwargs
 
 from embedprefs.arguments import multi_process_arguments
 from embedprefs.model import copies, saving
+from embedprefs.model.changes import chain_of
 from embedprefs.model.encoding import NOT_STATED, CallArguments, NotStated, encode
 from embedprefs.model.features import count_features, hand_on_float32, window_features
 from embedprefs.model.frozen_prompts import FrozenPrompts
@@ -63,6 +64,8 @@ class PreferredSentenceTransformer(LoadedIdentity, SentenceTransformer):  # type
         self._loaded_weights: dict[str, tuple[Any, ...]] | None = None
         self._loaded_files: dict[str, tuple[int, int]] = {}
         self._untrained = False
+        #: What the modules computed when the model was loaded, beside the weights.
+        self.loaded_chain: tuple[str, ...] = ()
         #: Tokens of a batch, at most: `compute.batch_tokens`, or less where `compute.memory_limit` asks for it.
         self.batch_tokens = 0
         self._prompts: dict[str, str] = {}
@@ -102,6 +105,7 @@ class PreferredSentenceTransformer(LoadedIdentity, SentenceTransformer):  # type
             for module in list(self)[1:]:
                 module.float()
         self._loaded_weights, self._loaded_files = weights_digest(self), file_stamps(resolved)
+        self.loaded_chain = chain_of(self)
         self.eval()
 
     # Encoding --------------------------------------------------------------------------------------------------------
@@ -328,12 +332,14 @@ class PreferredSentenceTransformer(LoadedIdentity, SentenceTransformer):  # type
         finally:
             self._local.report = outer
 
-    def _inference(self, inputs: list[Any], **named: Any) -> Any:
+    def forward(self, *inputs: Any, **named: Any) -> Any:
+        """Run the module chain as the host does, with lower precision where `compute.autocast` asks for it."""
         with self._autocast():
-            return super()._inference(inputs, **named)
+            return super().forward(*inputs, **named)
 
     def _autocast(self) -> AbstractContextManager[Any]:
-        if self._resolved is None or not self._resolved["compute.autocast"]:
+        # While training, the host's trainer decides.
+        if self._resolved is None or self.training or not self._resolved["compute.autocast"]:
             return nullcontext()
         kind = self.device.type
         half = kind == "cuda" and not torch.cuda.is_bf16_supported()

@@ -36,6 +36,11 @@ class EncodeReport:
     """Texts asked for."""
     duplicates: int = 0
     """Of these, texts that stood in the same call before, and were computed once."""
+    cached: int = 0
+    """Of these, distinct texts whose vectors were kept before, and were not computed."""
+    cache_bypassed: int = 0
+    """Distinct texts that were computed though vectors are kept: the call asked for others than the preferences
+    describe, or the model is no longer what was loaded."""
     tokens: int = 0
     """Tokens the model read, prompt and special tokens included, padding left out."""
     padding: int = 0

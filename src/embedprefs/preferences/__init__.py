@@ -235,8 +235,10 @@ def _stated(section: Section, prefix: str) -> Iterator[tuple[str, Any]]:
         key = f"{prefix}{name}"
         if isinstance(value, Section):
             inner = list(_stated(value, f"{key}."))
-            # An empty table is a statement too: `[training.lora]` asks for it with its defaults.
-            yield from inner or [(key, {})]
+            if not inner and type(section).model_fields[name].default is None:
+                # An optional table is a statement even when it is empty: `[training.lora]` asks for its defaults.
+                inner = [(key, {})]
+            yield from inner
         elif isinstance(value, dict) and value and all(isinstance(item, Section) for item in value.values()):
             for inner, item in value.items():
                 yield from _stated(item, f"{key}.{inner}.")

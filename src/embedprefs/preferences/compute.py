@@ -13,6 +13,8 @@ __all__ = ["ComputePreferences"]
 Auto = Literal["auto"]
 AtLeastOne = Annotated[StrictInt, Field(ge=1)]
 Device = Annotated[StrictStr, Field(pattern=r"^(auto|cpu|mps|cuda|cuda:\d+|xpu|xpu:\d+|npu|npu:\d+|hpu|hpu:\d+)$")]
+FileSize = Annotated[StrictStr, Field(pattern=r"^\d+(\.\d+)? ?[KMGT]i?B$")]
+Folder = Annotated[StrictStr, Field(min_length=1)]
 MemorySize = Annotated[StrictStr, Field(pattern=r"^(auto|\d+(\.\d+)? ?([KMGT]i?B|%))$")]
 
 
@@ -57,3 +59,17 @@ class ComputePreferences(Section):
         allowed='auto, a whole number of bytes, a size such as "8GiB" or "500MB", or a share such as "75%"',
     )
     """The most memory embedding may take: bytes, "8GiB", or a share of what is there, "75%"."""
+    cache: StrictBool | Folder = preference(
+        default=False,
+        kind=Kind.COMPUTE,
+        example=True,
+        allowed="false, true, or a folder on a disk of this machine, relative to this file",
+    )
+    """Keep vectors, so that a text embedded before is looked up: in the user's cache folder (true) or in this one."""
+    cache_size: FileSize | AtLeastOne = preference(
+        "2GiB",
+        kind=Kind.COMPUTE,
+        example="20GiB",
+        allowed='a whole number of bytes, or a size such as "8GiB" or "500MB"',
+    )
+    """The most the kept vectors may take on the disk; those not used for the longest time are dropped."""

@@ -123,8 +123,9 @@ def _custom_code_hash(facts: ModelFacts) -> str | None:
     if not facts.custom_code:
         return None
     parts = {}
+    folder = facts.folder if facts.folder is not None else facts.downloaded_to
     for name in facts.custom_code:
-        path = facts.folder / name if facts.folder is not None and name.endswith(".py") else None
+        path = folder / name if folder is not None and name.endswith(".py") else None
         parts[name] = file_hash(path) if path is not None and path.is_file() else "installed"
     return _sha256(canonical_json(parts).encode())
 

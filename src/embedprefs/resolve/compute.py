@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from embedprefs.files.folders import embedding_cache_folder
 from embedprefs.preferences import DEFAULT_ORIGIN, Origin, every_field
 from embedprefs.resolve.backends import choose_backend
 from embedprefs.resolve.memory import parse_memory_size, readable_size
@@ -295,6 +297,22 @@ def _compile(run: _Run, stated: Any) -> tuple[Any, str]:
     return False, "Every new length would be compiled again; compile = true takes it all the same."
 
 
+def _cache(run: _Run, stated: Any) -> tuple[Any, str]:
+    """Return the folder of kept vectors; False where none are kept."""
+    if stated is False:
+        return False, "Vectors are kept where a preference asks for it."
+    if stated is True:
+        named = "in the one EMBEDPREFS_CACHE names" if os.environ.get("EMBEDPREFS_CACHE") else "this user's"
+        return str(embedding_cache_folder()), f"Stated; the folder is {named}."
+    folder = run.sources.preferences.folder / Path(stated).expanduser()
+    return str(folder.absolute()), "Stated."
+
+
+def _cache_size(_run: _Run, stated: Any) -> tuple[Any, str]:
+    size = parse_memory_size(stated, None)
+    return size, f"Stated as {stated}." if isinstance(stated, str) else "Stated."
+
+
 _AUTO: tuple[tuple[str, Callable[[_Run, Any], tuple[Any, str]]], ...] = (
     ("compute.device", _device),
     ("compute.backend", _backend),
@@ -306,6 +324,8 @@ _AUTO: tuple[tuple[str, Callable[[_Run, Any], tuple[Any, str]]], ...] = (
     ("compute.batch_tokens", _batch_tokens),
     ("compute.max_batch_size", _max_batch_size),
     ("compute.compile", _compile),
+    ("compute.cache", _cache),
+    ("compute.cache_size", _cache_size),
 )
 
 
