@@ -442,7 +442,7 @@ def _notes(a: Evaluated, b: Evaluated) -> tuple[str, ...]:
     notes = []
     if a.model.fingerprint is not None and a.model.fingerprint == b.model.fingerprint:
         notes.append("Both sides have one fingerprint: they differ at most in how the vectors were computed.")
-    few = few_groups_note(a.data.groups)
+    few = few_groups_note(a.data.groups, "pair" if isinstance(a, PairsEvaluation) else "group")
     return (*notes, few) if few else tuple(notes)
 
 

@@ -109,7 +109,7 @@ def _notes(pairs: Sequence[PairResult]) -> list[str]:
     repeated = len(pairs) - len({(pair.sentence1, pair.sentence2) for pair in pairs})
     if repeated:
         notes.append(f"{many(repeated, 'pair')} repeated.")
-    few = few_groups_note(len(pairs))
+    few = few_groups_note(len(pairs), "pair")
     return [*notes, few] if few else notes
 
 

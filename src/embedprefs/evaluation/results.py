@@ -269,12 +269,12 @@ def _text(
     return "\n".join(lines)
 
 
-def few_groups_note(groups: int) -> str | None:
+def few_groups_note(groups: int, noun: str = "group") -> str | None:
     """Return what has to be said of intervals that rest on few groups; None where there are enough."""
     if groups < 2:
-        return "A single group gives no interval."
+        return f"A single {noun} gives no interval."
     if groups < _FEW_GROUPS:
-        return f"The intervals rest on {groups} groups only; take them as a rough guide."
+        return f"The intervals rest on {groups} {noun}s only; take them as a rough guide."
     return None
 
 

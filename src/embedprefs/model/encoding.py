@@ -22,7 +22,7 @@ from embedprefs.errors import EmbedPrefsWarning, InputError, InvalidPreferenceEr
 from embedprefs.model.batches import Band, bands, estimated_tokens
 from embedprefs.model.caching import CallCache, cache_of_call, is_cached
 from embedprefs.model.inputs import Inputs, read_inputs
-from embedprefs.model.report import NAMED_TEXTS, EncodeReport, OverlongText
+from embedprefs.model.report import NAMED_TEXTS, EncodeReport, OverlongText, is_unreported
 from embedprefs.model.tokens import TokenWindow
 from embedprefs.model.windows import pool_windows
 
@@ -92,7 +92,8 @@ def encode(
             result = call.run(read)
     finally:
         report.seconds = time.perf_counter() - began
-        model.report_book.add(report)
+        if not is_unreported():
+            model.report_book.add(report)
     return result[0] if read.single else result
 
 
@@ -295,7 +296,7 @@ class _Call:
         """
         model, prompt = self.model, self._prompt or ""
         stem = prompt.strip()
-        if stem and (doubled := sum(text.startswith(stem) for text in texts)):
+        if stem and not is_unreported() and (doubled := sum(text.startswith(stem) for text in texts)):
             _warn_caller(
                 f"{doubled} of {len(texts)} texts begin with the prompt {prompt!r} already, which is put before them "
                 'once more. Take it out of the texts, or pass prompt="".'
@@ -304,7 +305,7 @@ class _Call:
         if not model.counts_tokens or limit == float("inf"):
             return {}
         overlong = model.token_counter.longer_than(texts, int(limit), prompt)
-        if overlong:
+        if overlong and not is_unreported():
             self._report_overlong(overlong, order, int(limit))
         return overlong
 

@@ -5,10 +5,29 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-__all__ = ["EncodeReport", "OverlongText", "ReportBook"]
+__all__ = ["EncodeReport", "OverlongText", "ReportBook", "is_unreported", "unreported"]
+
+_unreported: ContextVar[bool] = ContextVar("embedprefs_unreported", default=False)
+
+
+@contextmanager
+def unreported() -> Iterator[None]:
+    """Embed texts that are not the user's: what is said of over-long texts and what is counted leaves them out."""
+    token = _unreported.set(True)
+    try:
+        yield
+    finally:
+        _unreported.reset(token)
+
+
+def is_unreported() -> bool:
+    """Say whether the texts of this call are the library's own."""
+    return _unreported.get()
+
 
 #: Over-long texts that a report names; all are counted.
 NAMED_TEXTS = 5
