@@ -13,12 +13,12 @@ export TOKENIZERS_PARALLELISM := true
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
-$(VENV)/.ready: pyproject.toml integrations/qdrant/pyproject.toml constraints.txt
+$(VENV)/.ready: pyproject.toml $(wildcard integrations/*/pyproject.toml) constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Setting up $(VENV) (some minutes the first time) ..."
 	@$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[sentence-transformers,parquet,peft]" --editable "integrations/qdrant[all]" --group test --group lint
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[sentence-transformers,parquet,peft]" --editable "integrations/qdrant[all]" --editable "integrations/langchain[all]" --group test --group lint
 	@touch $@
 
 setup: $(VENV)/.ready ## create the environment in .venv

@@ -1,4 +1,4 @@
-"""Write the reference pages that are derived from the code. `make docs` runs this; a test fails when a page is stale."""
+"""Write the reference pages that are derived from the code. `make docs` runs this; a test fails on a stale page."""
 
 from __future__ import annotations
 

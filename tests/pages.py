@@ -104,7 +104,9 @@ def _run_command(block: Block, command: str, expected: str, folder: Path, enviro
     assert result.returncode == 0, f"{block}: {command} exited {result.returncode}\n{result.stdout}\n{result.stderr}"
     if expected.strip():
         shown = result.stdout.strip() or result.stderr.strip()
-        assert _matches(expected.strip(), shown), f"{block}: {command}\nthe page shows:\n{expected}\nit printed:\n{shown}"
+        assert _matches(expected.strip(), shown), (
+            f"{block}: {command}\nthe page shows:\n{expected}\nit printed:\n{shown}"
+        )
 
 
 def _check_install_line(block: Block, command: str) -> None:
@@ -121,7 +123,7 @@ def _run_python(block: Block, names: dict[str, object], folder: Path) -> None:
     expected = "\n".join(re.findall(r"^\s*#> ?(.*)$", block.text, re.MULTILINE))
     printed = io.StringIO()
     with contextlib.chdir(folder), contextlib.redirect_stdout(printed):
-        exec(compile(block.text, f"{block.page}:{block.line}", "exec"), names)  # noqa: S102 - our own page
+        exec(compile(block.text, f"{block.page}:{block.line}", "exec"), names)
     if expected:
         shown = printed.getvalue().strip()
         assert _matches(expected.strip(), shown), f"{block}\nthe page shows:\n{expected}\nit printed:\n{shown}"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -178,6 +181,18 @@ def test_files_of_saved_evaluations_are_compared_alike(load, model, little, tmp_
     assert compare(tmp_path / "a.jsonl", str(tmp_path / "b.jsonl")) == compare(*sides)
 
 
+def test_saved_evaluations_are_compared_without_torch(model, little, tmp_path):
+    """Reading and comparing files loads neither torch, transformers nor scipy."""
+    evaluate(model, little.corpus, little.queries, little.qrels, resamples=100).save(tmp_path / "a.jsonl")
+    code = (
+        "import sys\nfrom embedprefs.evaluation import compare\n"
+        "print(compare('a.jsonl', 'a.jsonl', margin=0.01).verdict)\n"
+        "print(sorted({'torch', 'transformers', 'sentence_transformers', 'scipy'} & set(sys.modules)))"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert ended.stdout.split() == ["equivalent", "[]"]
+
+
 def test_the_metric_of_the_verdict_can_be_chosen():
     a, b = measured([1] * 30), measured([5] * 30)
     assert compare(a, b).verdict == "worse"
@@ -244,8 +259,6 @@ def test_fidelity_is_not_compared_as_quality(model, little):
 
 
 def test_json_holds_the_verdict_and_both_sides(model, little):
-    import json
-
     a = evaluate(model, little.corpus, little.queries, little.qrels, resamples=100)
     found = json.loads(json.dumps(compare(a, a, margin=0.01).to_json()))
     assert (found["verdict"], found["within_margin"], found["is_acceptable"]) == ("equivalent", True, True)

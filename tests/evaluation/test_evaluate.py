@@ -226,10 +226,12 @@ def test_rankings_that_are_none_are_refused(ranking, expected):
 
 
 def test_the_text_says_model_data_interval_and_what_can_be_shown(model, little):
-    text = evaluate(model, little.corpus, little.queries, little.qrels).to_text()
+    found = evaluate(model, little.corpus, little.queries, little.qrels)
+    text = found.to_text()
     assert f"fingerprint {model.fingerprint[:12]}" in text
     assert "90 documents, 180 queries, 180 judgements, resampled by 30 groups (source)" in text
-    assert "ndcg@10      0." in text.replace("ndcg@10     0.", "ndcg@10      0.")
+    interval = found.metrics["ndcg@10"].interval
+    assert f"ndcg@10     {found['ndcg@10']:.4f}  [{interval.low:.4f}, {interval.high:.4f}]" in text
     assert "a comparison shows from" in text
 
 

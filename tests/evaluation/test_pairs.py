@@ -87,7 +87,7 @@ def test_what_has_to_be_known_is_said(model):
     notes = "\n".join(evaluate_pairs(model, same, resamples=100).notes)
     assert "the same similarity" in notes
     assert "1 pair repeated" in notes
-    assert "3 groups only" in notes
+    assert "3 pairs only" in notes
 
 
 def test_progress_counts_texts(model, pairs):

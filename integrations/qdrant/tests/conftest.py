@@ -9,17 +9,18 @@ from pathlib import Path
 import pytest
 
 
-def _load(name):
-    """Import a module that lies beside this file; the test folders are no packages."""
+def _load(name, file):
+    """Import a module that lies beneath this folder; the test folders are no packages."""
     if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / "ingest" / f"{name}.py")
+        spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / file)
         module = importlib.util.module_from_spec(spec)
         sys.modules[name] = module
         spec.loader.exec_module(module)
     return sys.modules[name]
 
 
-corpus_module = _load("corpus")
+corpus_module = _load("corpus", "ingest/corpus.py")
+wire_module = _load("wire_server", "stores/conftest.py")
 
 
 @pytest.fixture(scope="session")
@@ -80,3 +81,28 @@ def contents():
         }
 
     return read
+
+
+@pytest.fixture
+def wire():
+    """A server on loopback that answers like Qdrant and fails on request."""
+    with wire_module.serve() as running:
+        yield running
+
+
+@pytest.fixture
+def fake_time():
+    """A clock that moves only when somebody sleeps."""
+    return wire_module.FakeTime()
+
+
+@pytest.fixture
+def faults():
+    """What the server can do wrong."""
+    return wire_module
+
+
+@pytest.fixture(params=[":memory:", "edge"])
+def store(request, tmp_path):
+    """The address of the client's emulation, and of the real engine."""
+    return request.param if request.param == ":memory:" else f"edge:{tmp_path / 'index'}"

@@ -8,9 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from embedprefs import InputError
-from embedprefs_qdrant.collection import DENSE
+from embedprefs import InputError, PreferenceMismatchError
+from embedprefs_qdrant.collection import DENSE, Collection
+from embedprefs_qdrant.spaces import EmbeddingSpace
+from embedprefs_qdrant.status import require_collection
+from embedprefs_qdrant.stores.layout import VectorLayout
 from embedprefs_qdrant.stores.points import StoredPoint
+from embedprefs_qdrant.vectors import row_cosines
 
 if TYPE_CHECKING:
     from embedprefs_qdrant.ingest import QdrantIngestor
@@ -19,6 +23,8 @@ __all__ = ["AdoptReport", "adopt_collection"]
 
 #: Names that other libraries give the field with the text.
 TEXT_FIELDS = ("text", "page_content", "content", "document", "body", "chunk")
+#: Preferences that ask for no vector but the main one.
+_ONE_VECTOR: dict[str, Any] = {"two_stage_dims": None, "hybrid": False, "vectors": {}}
 #: The least median cosine at which a collection's vectors count as made by these preferences.
 LEAST_COSINE = 0.999
 
@@ -67,35 +73,40 @@ def adopt_collection(
     Args:
         ingestor: Of the collection.
         sample: Points to compare.
-        text_field: Payload field with the text; None looks for the usual names, also within a `payload.metadata`.
+        text_field: Payload field with the text; None looks for the usual names.
         vector: Name of the stored vector; None takes `dense`, else the only one.
-        force: Record also where the vectors do not agree.
+        force: Record also where the vectors do not agree, or where the collection carries another record.
 
     Raises:
-        InputError: There is no such collection or vector, no text is found, or the dimensions differ.
+        InputError: There is no such collection or vector, it holds nothing, no text is found, or its vectors have
+            another length or similarity.
+        PreferenceMismatchError: The collection carries a record already.
     """
     collection = ingestor.collection
-    description = collection.store.describe(collection.name)
-    if description is None:
-        known = ", ".join(collection.store.collections()) or "none yet"
-        raise InputError(
-            f"{collection.store.url}: there is no collection {collection.name!r}.\n  There are: {known}\n"
-            "  Name the collection to adopt (index.collection)."
+    description = require_collection(collection)
+    recorded = collection.read()
+    if recorded is not None and not force:
+        raise PreferenceMismatchError(
+            f"The collection {collection.name} carries a record already, written {recorded.get('created_at')} by "
+            f"{recorded.get('writer')}.\n  Look at it with `embedprefs status`. To replace it, adopt with force "
+            "(--force).",
+            left={"uuid": recorded.get("uuid")},
         )
-    name = _vector_name(vector, list(description.layout.vectors), collection.name)
-    size = description.layout.vectors[name].size
-    if size != ingestor.space.size:
-        raise InputError(
-            f"The vectors of the collection {collection.name} have {size} dimensions; under these preferences they "
-            f"have {ingestor.space.size}.\n  Set the model and vectors.truncate_dim that made the collection."
-        )
+    names = [each for each, layout in description.layout.vectors.items() if not layout.multivector]
+    name = _vector_name(vector, names, collection.name)
+    _refuse_other_layout(description.layout.vectors[name], ingestor.space, collection.name)
     scrolled = collection.store.scroll(collection.name, payload=True, vectors=(name,), batch_size=min(sample, 256))
-    points = [point for point in itertools.islice(scrolled, sample) if name in point.vectors]
+    points = list(itertools.islice((point for point in scrolled if name in point.vectors), sample))
+    if not points:
+        raise InputError(
+            f"The collection {collection.name} holds no point with the vector {name!r}, so there is nothing to "
+            "compare.\n  Index documents into it: an empty collection needs no adoption."
+        )
     field = text_field or _text_field(points, collection.name)
-    texts = [str(point.payload.get(field, "")) for point in points]
+    texts = _texts(points, field, collection.name)
     stored = np.stack([np.asarray(point.vectors[name], dtype=np.float32) for point in points])
-    cosines = _cosines(stored, ingestor.space.embed_documents(texts))
-    as_query = _cosines(stored, ingestor.space.embed_queries(texts))
+    cosines = row_cosines(stored, ingestor.space.embed_documents(texts))
+    as_query = row_cosines(stored, ingestor.space.embed_queries(texts))
     agrees = bool(np.median(cosines) >= LEAST_COSINE)
     if agrees or force:
         _record(ingestor, name, field)
@@ -110,6 +121,19 @@ def adopt_collection(
         agrees=agrees,
         recorded=agrees or force,
     )
+
+
+def _refuse_other_layout(stored: VectorLayout, space: EmbeddingSpace, collection: str) -> None:
+    if stored.size != space.size:
+        raise InputError(
+            f"The vectors of the collection {collection} have {stored.size} dimensions; under these preferences they "
+            f"have {space.size}.\n  Set the model and vectors.truncate_dim that made the collection."
+        )
+    if stored.distance != space.distance:
+        raise InputError(
+            f"The collection {collection} compares its vectors by {stored.distance}; these preferences do by "
+            f"{space.distance}.\n  Set vectors.similarity_fn_name to what the collection has."
+        )
 
 
 def _vector_name(asked: str | None, names: list[str], collection: str) -> str:
@@ -138,14 +162,23 @@ def _text_field(points: list[StoredPoint], collection: str) -> str:
     )
 
 
-def _cosines(left: Any, right: Any) -> Any:
-    lengths = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
-    return (left * right).sum(axis=1) / np.maximum(lengths, np.finfo(np.float32).tiny)
+def _texts(points: list[StoredPoint], field: str, collection: str) -> list[str]:
+    texts = [point.payload.get(field) for point in points]
+    lacking = [str(point.id) for point, text in zip(points, texts, strict=True) if not isinstance(text, str)]
+    if lacking:
+        raise InputError(
+            f"The payload field {field!r} holds no text in {len(lacking)} of {len(points)} sampled points of the "
+            f"collection {collection}, {lacking[0]} among them.\n  Name the field that does (--text-field)."
+        )
+    return [str(text) for text in texts]
 
 
 def _record(ingestor: QdrantIngestor, vector: str, text_field: str) -> None:
+    """Record the main vector alone: what else the preferences ask for is added when documents are indexed."""
     collection = ingestor.collection
-    record = collection.new_record()
-    record["vectors"] = {vector: record["vectors"][collection.main]}
-    record["adopted"] = {"vector": vector, "text_field": text_field}
+    bare = Collection(
+        collection.store, collection.name, {vector: ingestor.space}, collection.index.model_copy(update=_ONE_VECTOR)
+    )
+    bare.main = vector
+    record = bare.new_record() | {"adopted": {"vector": vector, "text_field": text_field}}
     collection.store.write_record(collection.name, record)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
+import json
 import uuid
 import warnings
 from collections.abc import Mapping
@@ -10,86 +12,21 @@ from importlib.metadata import version
 from typing import Any
 
 from embedprefs import EmbedPrefsWarning, PreferenceMismatchError, Record
-from embedprefs.preferences import HnswPreferences, IndexPreferences, SparsePreferences
-from embedprefs.record import CANARY_TEXTS, canary_bound
+from embedprefs.preferences import IndexPreferences, SparsePreferences
+from embedprefs.record import canary_bound
+from embedprefs_qdrant.encoders import encoder_identity, is_same_encoder
 from embedprefs_qdrant.late_interaction import LateInteraction
-from embedprefs_qdrant.spaces import EmbeddingSpace, check_canaries, decode_vectors, encode_vectors
-from embedprefs_qdrant.stores.layout import (
-    CollectionLayout,
-    HnswOptions,
-    PayloadIndex,
-    Quantization,
-    SparseVectorLayout,
-    VectorLayout,
-)
+from embedprefs_qdrant.layouts import COARSE, DENSE, LATE, SPARSE, collection_layout
+from embedprefs_qdrant.spaces import EmbeddingSpace, check_canaries, decode_vectors, embed_canaries, encode_vectors
+from embedprefs_qdrant.stores.layout import CollectionLayout
 from embedprefs_qdrant.stores.protocol import Store
 
 __all__ = ["COARSE", "DENSE", "LATE", "SPARSE", "Collection", "collection_layout"]
 
-#: Names of the vectors in a collection.
-DENSE = "dense"
-COARSE = "dense_first"
-SPARSE = "sparse"
-LATE = "late_interaction"
-
 RECORD_VERSION = 1
 
-
-def collection_layout(
-    spaces: Mapping[str, EmbeddingSpace],
-    index: IndexPreferences,
-    *,
-    sparse_idf: bool | None,
-    late_size: int | None = None,
-) -> CollectionLayout:
-    """The layout that `[index]` asks for.
-
-    Args:
-        spaces: Space by name of its vector; `DENSE` is the main one.
-        index: The preferences.
-        sparse_idf: Whether the engine weighs the sparse vector by inverse document frequency; None keeps no sparse
-            vector.
-        late_size: Length of the token vectors of a late-interaction model; None keeps none.
-    """
-    hnsw = _hnsw(index.hnsw)
-    quantization = None if index.quantization == "none" else Quantization(index.quantization)
-    vectors = {
-        name: VectorLayout(
-            size=space.size,
-            distance=space.distance,
-            datatype=space.datatype,
-            on_disk=index.on_disk or None,
-            hnsw=hnsw,
-            quantization=quantization,
-        )
-        for name, space in spaces.items()
-    }
-    if index.two_stage_dims is not None:
-        vectors[COARSE] = VectorLayout(size=index.two_stage_dims, distance="cosine", hnsw=hnsw)
-    if late_size is not None:
-        # Only rescored, never searched: a graph over every token would cost much and serve nothing.
-        vectors[LATE] = VectorLayout(
-            size=late_size, distance="cosine", datatype="float16", multivector=True, hnsw=HnswOptions(m=0)
-        )
-    indexes: dict[str, PayloadIndex] = {
-        "source": PayloadIndex("keyword"),
-        "content_hash": PayloadIndex("keyword"),
-    }
-    for field, kind in index.metadata_fields.items():
-        indexes[f"metadata.{field}"] = PayloadIndex(kind, tenant=field == index.tenant_field)
-    if index.tenant_field is not None and index.tenant_field not in index.metadata_fields:
-        indexes[f"metadata.{index.tenant_field}"] = PayloadIndex("keyword", tenant=True)
-    return CollectionLayout(
-        vectors=vectors,
-        sparse_vectors={} if sparse_idf is None else {SPARSE: SparseVectorLayout(idf=sparse_idf)},
-        payload_indexes=indexes,
-        on_disk_payload=index.on_disk or None,
-    )
-
-
-def _hnsw(preferences: HnswPreferences) -> HnswOptions | None:
-    options = HnswOptions(m=preferences.m, ef_construct=preferences.ef_construct)
-    return None if options == HnswOptions() else options
+#: Digits of a fingerprint that each point carries: enough to tell the identities of one collection apart.
+SHORT_FINGERPRINT = 12
 
 
 class Collection:
@@ -124,7 +61,7 @@ class Collection:
     def layout(self) -> CollectionLayout:
         """What the preferences ask for."""
         idf = None if self.sparse is None else self.sparse.name == "bm25"
-        return collection_layout(self.spaces, self.index, sparse_idf=idf, late_size=self._late_size())
+        return collection_layout(self.spaces, self.index, main=self.main, sparse_idf=idf, late_size=self._late_size())
 
     def _late_size(self) -> int | None:
         """Length of the token vectors: as recorded, so that an unchanged run need not load the model."""
@@ -139,6 +76,26 @@ class Collection:
         return self.late is not None and "late_interaction" in (self._record or self.read() or {})
 
     @property
+    def vectors(self) -> dict[str, str]:
+        """Name of each vector that the preferences ask for -> short fingerprint of what it is made under.
+
+        Points carry these, so that one of another identity is found, and one that lacks a vector is completed. Where
+        the collection has a record, they are taken from it.
+        """
+        recorded = (self._record or {}).get("vectors", {})
+        made = {
+            name: _short_fingerprint(recorded[name] if name in recorded else _identity_entry(space))
+            for name, space in self.spaces.items()
+        }
+        if self.index.two_stage_dims is not None:
+            made[COARSE] = _digest([made[self.main], self.index.two_stage_dims])
+        if self.sparse is not None:
+            made[SPARSE] = _digest({key: value for key, value in self._sparse_identity().items() if key != "model"})
+        if self.late is not None:
+            made[LATE] = _digest(self.late.identity()["weights"])
+        return made
+
+    @property
     def exists(self) -> bool:
         """Whether the store has it."""
         return self.store.describe(self.name) is not None
@@ -147,11 +104,13 @@ class Collection:
         """The record it carries; None if there is none."""
         return self.store.read_record(self.name)
 
-    def open(self, *, create: bool) -> bool:
+    def open(self, *, create: bool, extend: bool = False) -> bool:
         """Make sure that the collection is there and of this identity.
 
         Args:
             create: Create it, or record the identity of an empty one, where that is missing.
+            extend: Add vectors that the preferences ask for and the collection lacks. Its points get them when they
+                are stored again.
 
         Returns:
             Whether it was created now.
@@ -163,7 +122,7 @@ class Collection:
         recorded = self.store.read_record(self.name) if description is not None else None
         if description is not None and recorded is not None:
             self._follow_adoption(recorded)
-            self._compare(recorded)
+            self._compare(recorded, extend=create and extend)
         elif description is not None and description.points:
             raise PreferenceMismatchError(
                 f"The collection {self.name} in {self.store.url} holds {description.points} points and no record of "
@@ -173,26 +132,35 @@ class Collection:
                 left={},
                 right=dict(self._readable()),
             )
-        if not create:
-            self._record = recorded
-            return False
-        created = self.store.ensure(self.name, self.layout)
-        if recorded is None:
-            recorded = self.new_record()
-            self.store.write_record(self.name, recorded)
-        else:
-            recorded = self._with_new_vectors(recorded)
+        if (self._record or {}).get("uuid") != (recorded or {}).get("uuid"):
+            self._checked_canaries.clear()
         self._record = recorded
+        if not create:
+            return False
+        # Models are loaded before anything is created: one that cannot be leaves no trace.
+        wanted = self.new_record() if recorded is None else self._extended(recorded)
+        created = self.store.ensure(self.name, self.layout)
+        if recorded is None and (faster := self.store.read_record(self.name)) is not None:
+            # Another process has recorded its preferences meanwhile.
+            self._compare(faster, extend=False)
+            wanted = recorded = faster
+        if wanted != recorded:
+            self.store.write_record(self.name, wanted)
+        self._record = wanted
+        if extend:
+            self._warn_of_unfilled(wanted)
         return created
 
     def _follow_adoption(self, recorded: Mapping[str, Any]) -> None:
         """Use the names of a collection that something else filled and that was adopted."""
         adopted = recorded.get("adopted")
-        if not isinstance(adopted, Mapping) or self.main == adopted["vector"]:
+        if not isinstance(adopted, Mapping):
             return
-        self.spaces = {str(adopted["vector"]) if name == self.main else name: s for name, s in self.spaces.items()}
-        self.main = str(adopted["vector"])
+        name = str(adopted["vector"])
         self.text_field = str(adopted["text_field"])
+        if self.main != name:
+            self.spaces = {name if key == self.main else key: space for key, space in self.spaces.items()}
+            self.main = name
 
     def new_record(self) -> dict[str, Any]:
         """The record of these preferences, with canary vectors; loads the models."""
@@ -201,47 +169,50 @@ class Collection:
             "uuid": str(uuid.uuid4()),
             "created_at": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
             "writer": f"embedprefs-qdrant {version('embedprefs-qdrant')}",
-            "vectors": {name: self._vector_entry(name) for name in self.spaces},
+            "vectors": {},
         }
+        return self._extended(record)
+
+    def _extended(self, recorded: Mapping[str, Any]) -> dict[str, Any]:
+        """The record, with the entries of what the preferences ask for and it does not mention yet."""
+        record = {**recorded, "vectors": dict(recorded["vectors"])}
+        for name in self.spaces:
+            if name not in record["vectors"]:
+                record["vectors"][name] = self._vector_entry(name)
         if self.index.two_stage_dims is not None:
             record["two_stage_dims"] = self.index.two_stage_dims
-        if self.sparse is not None:
+        if self.sparse is not None and "sparse" not in record:
             record["sparse"] = self._sparse_identity()
-        if self.late is not None:
+        if self.late is not None and "late_interaction" not in record:
             record["late_interaction"] = {"size": self.late.size, **self.late.identity()}
         return record
 
     def _vector_entry(self, name: str) -> dict[str, Any]:
         space = self.spaces[name]
-        record = space.record
-        vectors = space.embed_documents(CANARY_TEXTS)
+        vectors = embed_canaries(space)
         self._checked_canaries.add(name)
-        return {
-            "identity": record.to_json() if record is not None else None,
-            "description": dict(space.description),
-            "canaries": encode_vectors(vectors),
-        }
+        return {**_identity_entry(space), "canaries": encode_vectors(vectors)}
 
     def _sparse_identity(self) -> dict[str, Any]:
         if self.sparse is None:
             raise ValueError("The collection has no sparse vector.")
-        identity = self.sparse.model_dump(exclude={"revision"})
-        if self.sparse.name != "bm25":
-            identity = {"name": self.sparse.name}
-        return identity
+        if self.sparse.name == "bm25":
+            return self.sparse.model_dump(exclude={"revision"})
+        return encoder_identity(self.sparse.name, self.sparse.revision)
 
-    def _with_new_vectors(self, recorded: dict[str, Any]) -> dict[str, Any]:
-        """Add the entries of named vectors that the collection got only now."""
-        missing = [name for name in self.spaces if name not in recorded["vectors"]]
-        if not missing:
-            return recorded
-        recorded = {**recorded, "vectors": {**recorded["vectors"]}}
-        for name in missing:
-            recorded["vectors"][name] = self._vector_entry(name)
-        self.store.write_record(self.name, recorded)
-        return recorded
+    def _warn_of_unfilled(self, recorded: Mapping[str, Any]) -> None:
+        keys = (("two_stage_dims", COARSE), ("sparse", SPARSE), ("late_interaction", LATE))
+        has = {*recorded["vectors"], *(name for key, name in keys if key in recorded)}
+        unfilled = sorted(has - self.vectors.keys())
+        if unfilled:
+            warnings.warn(
+                f"The collection {self.name} has the vectors {', '.join(unfilled)}, which these preferences do not "
+                "make. Chunks stored now lack them until documents are indexed with preferences that do.",
+                EmbedPrefsWarning,
+                stacklevel=4,
+            )
 
-    def _compare(self, recorded: Mapping[str, Any]) -> None:
+    def _compare(self, recorded: Mapping[str, Any], *, extend: bool) -> None:
         if int(recorded.get("version", 0)) > RECORD_VERSION:
             raise PreferenceMismatchError(
                 f"The collection {self.name} carries a record of version {recorded['version']}; this version of "
@@ -251,50 +222,58 @@ class Collection:
             entry = recorded["vectors"].get(name)
             if entry is not None:
                 self._compare_space(name, space, entry)
-        if self.index.two_stage_dims is not None and recorded.get("two_stage_dims") != self.index.two_stage_dims:
-            raise PreferenceMismatchError(
+        dims = recorded.get("two_stage_dims")
+        if self.index.two_stage_dims not in (None, dims) and not (extend and dims is None):
+            self._refuse(
                 f"index.two_stage_dims is {self.index.two_stage_dims}; the collection {self.name} was made with "
-                f"{recorded.get('two_stage_dims', 'none')}.\n"
-                "  Leave the preference as the collection has it, or name another collection.",
-                left={"two_stage_dims": recorded.get("two_stage_dims")},
-                right={"two_stage_dims": self.index.two_stage_dims},
-                differences=("two_stage_dims",),
+                f"{dims or 'none'}.\n  Leave the preference as the collection has it, "
+                + ("index documents, which adds them, " if dims is None else "")
+                + "or name another collection.",
+                "two_stage_dims",
+                {"two_stage_dims": dims},
+                {"two_stage_dims": self.index.two_stage_dims},
             )
-        if self.sparse is not None and recorded.get("sparse") != self._sparse_identity():
-            raise PreferenceMismatchError(
-                f"The sparse vectors of the collection {self.name} were made otherwise.\n"
-                f"  recorded:    {recorded.get('sparse') or 'no sparse vector'}\n"
-                f"  preferences: {self._sparse_identity()}\n"
-                "  Set [sparse] and index.hybrid as recorded, or name another collection.",
-                left=dict(recorded.get("sparse") or {}),
-                right=self._sparse_identity(),
-                differences=("sparse",),
+        sparse = recorded.get("sparse")
+        if self.sparse is not None and not (extend and sparse is None):
+            own = self._sparse_identity()
+            if sparse is None or not is_same_encoder(sparse, own):
+                self._refuse(
+                    f"The sparse vectors of the collection {self.name} were made otherwise.\n"
+                    f"  recorded:    {sparse or 'no sparse vector'}\n  preferences: {own}\n"
+                    "  Set [sparse] and index.hybrid as recorded, "
+                    + ("index documents, which adds them, " if sparse is None else "")
+                    + "or name another collection.",
+                    "sparse",
+                    dict(sparse or {}),
+                    own,
+                )
+        late = recorded.get("late_interaction")
+        if self.late is not None and late is not None and not is_same_encoder(late, self.late.identity()):
+            self._refuse(
+                f"The token vectors of the collection {self.name} were made by another model.\n"
+                f"  recorded:    {late}\n  preferences: {self.late.identity()}\n"
+                "  Set [rerank] as recorded, or name another collection.",
+                "late_interaction",
+                dict(late),
+                self.late.identity(),
             )
 
-        if self.late is not None and "late_interaction" in recorded:
-            stored = {key: value for key, value in recorded["late_interaction"].items() if key != "size"}
-            if stored["weights"] != self.late.identity()["weights"]:
-                raise PreferenceMismatchError(
-                    f"The token vectors of the collection {self.name} were made by another model.\n"
-                    f"  recorded:    {stored}\n  preferences: {self.late.identity()}\n"
-                    "  Set [rerank] as recorded, or name another collection.",
-                    left=stored,
-                    right=self.late.identity(),
-                    differences=("late_interaction",),
-                )
+    @staticmethod
+    def _refuse(message: str, difference: str, left: Mapping[str, Any], right: Mapping[str, Any]) -> None:
+        raise PreferenceMismatchError(message, left=left, right=right, differences=(difference,))
 
     def _compare_space(self, name: str, space: EmbeddingSpace, entry: Mapping[str, Any]) -> None:
         own = space.record
         stored = Record.from_json(entry["identity"]) if entry.get("identity") else None
         if own is None or stored is None:
             if own is not None or stored is not None or entry.get("description") != dict(space.description):
-                raise PreferenceMismatchError(
+                self._refuse(
                     f"The vector {name} of the collection {self.name} was made by another embedding function.\n"
                     f"  recorded: {entry.get('description')}\n  now:      {dict(space.description)}\n"
                     "  Use the recorded one, or name another collection.",
-                    left=dict(entry.get("description") or {}),
-                    right=dict(space.description),
-                    differences=("description",),
+                    "description",
+                    dict(entry.get("description") or {}),
+                    dict(space.description),
                 )
             return
         comparison = stored.compare(own)
@@ -312,7 +291,7 @@ class Collection:
                 f"The collection {self.name} was embedded with other numerics; vectors may differ by rounding.\n"
                 f"{comparison.to_text()}",
                 EmbedPrefsWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
 
     def check_canaries(self) -> None:
@@ -321,13 +300,16 @@ class Collection:
         Raises:
             PreferenceMismatchError: A model gives other vectors than the one that filled the collection.
         """
+        for name in self.spaces:
+            self.check_canaries_of(name)
+
+    def check_canaries_of(self, name: str) -> None:
+        """Compare one vector's model with its canary vectors, once."""
         recorded = self._record or self.read()
-        if recorded is None:
+        if recorded is None or name in self._checked_canaries:
             return
-        for name, space in self.spaces.items():
-            entry = recorded["vectors"].get(name)
-            if entry is None or name in self._checked_canaries or not entry.get("canaries"):
-                continue
+        space, entry = self.spaces[name], recorded["vectors"].get(name)
+        if entry is not None and entry.get("canaries"):
             check_canaries(space, decode_vectors(entry["canaries"]), self._bound(space, entry), self.name)
             self._checked_canaries.add(name)
 
@@ -341,3 +323,23 @@ class Collection:
     def _readable(self) -> Mapping[str, Any]:
         record = self.spaces[self.main].record
         return record.identity if record is not None else self.spaces[self.main].description
+
+
+def _identity_entry(space: EmbeddingSpace) -> dict[str, Any]:
+    record = space.record
+    return {
+        "identity": record.to_json() if record is not None else None,
+        "description": dict(space.description),
+    }
+
+
+def _short_fingerprint(entry: Mapping[str, Any]) -> str:
+    identity = entry.get("identity")
+    if identity:
+        return str(identity["fingerprint"])[:SHORT_FINGERPRINT]
+    return _digest(entry.get("description"))
+
+
+def _digest(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:SHORT_FINGERPRINT]

@@ -2,35 +2,37 @@
 
 from __future__ import annotations
 
-import fnmatch
-import glob
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeGuard, cast
 
 from embedprefs import InputError, Preferences
-from embedprefs.preferences import IndexPreferences
+from embedprefs.preferences import IndexPreferences, SparsePreferences
 from embedprefs_qdrant.chunking import Chunker
-from embedprefs_qdrant.collection import COARSE, DENSE, LATE, SPARSE, Collection
+from embedprefs_qdrant.collection import DENSE, Collection
 from embedprefs_qdrant.documents import Document, FailedSource, read_documents
+from embedprefs_qdrant.embedding import ChunkEmbedder
 from embedprefs_qdrant.late_interaction import late_interaction
+from embedprefs_qdrant.layouts import refuse_reserved_names
+from embedprefs_qdrant.metadata import with_typed_metadata
 from embedprefs_qdrant.payloads import BOOKKEEPING_FIELDS, SourceState, source_states
-from embedprefs_qdrant.pipeline import Pipeline, Vectors
+from embedprefs_qdrant.pipeline import Pipeline, Vectors, unavailable
 from embedprefs_qdrant.planning import Planner
 from embedprefs_qdrant.report import IngestProgress, IngestReport
 from embedprefs_qdrant.reranking import make_reranker
+from embedprefs_qdrant.scope import RunSources
 from embedprefs_qdrant.searching import Searcher, SearchOptions
 from embedprefs_qdrant.spaces import EmbeddingSpace, ModelSpace
 from embedprefs_qdrant.sparse import SparseEmbedder, sparse_embedder
 from embedprefs_qdrant.status import CollectionStatus, collection_status
 from embedprefs_qdrant.stores import Store, open_store
-from embedprefs_qdrant.stores.filters import Filter, Match, MatchAny
+from embedprefs_qdrant.stores.failures import StoreError
+from embedprefs_qdrant.stores.filters import Filter, Match
 from embedprefs_qdrant.stores.protocol import OptimizeProgress
-from embedprefs_qdrant.vectors import first_dimensions
 from embedprefs_qdrant.verification import VerifyReport, verify_collection
 from embedprefs_qdrant.where import parse_where
 
@@ -74,38 +76,45 @@ class QdrantIngestor:
         Args:
             model: A loaded model, preferences, a preferences file, a model's name or folder, or another embedding
                 space.
-            store: A store, its URL, or a ready `QdrantClient`; None takes `index.store`.
-            collection: Name of the collection; None takes `index.collection`.
+            store: A store, its URL, or a ready `QdrantClient`; None takes `index.store`. A relative path in a URL
+                given here starts at the current folder, one in the preferences at theirs.
+            collection: Name of the collection, or an alias; None takes `index.collection`.
             root: The folder that sources are relative to; None takes `index.root`.
             index: Preferences for the index, in place of the model's `[index]`.
             overrides: Preferences that win over the file's, by dotted key.
         """
-        space: EmbeddingSpace
-        if _is_space(model):
-            space = model
-        else:
-            space = ModelSpace(cast("Preferences", model), overrides=overrides)
+        if _is_space(model) and overrides:
+            raise InputError("The overrides of an embedding space that is made already could not take effect.")
+        space = model if _is_space(model) else ModelSpace(cast("Preferences", model), overrides=overrides)
         self.space = space
         preferences = space.preferences if isinstance(space, ModelSpace) else None
         self.preferences: Preferences | None = preferences
         self.index = index or (preferences.index if preferences is not None else IndexPreferences())
+        if isinstance(space, ModelSpace):
+            space.use_template(self.index.template)
+        refuse_reserved_names(self.index)
         folder = preferences.folder if preferences is not None else Path.cwd()
-        self.root = Path(root) if root is not None else folder / self.index.root
-        self._owns_store = store is None or isinstance(store, str)
-        self.store = _open(store if store is not None else self.index.store, folder)
+        # Absolute, so that a later change of the current folder does not rename every source.
+        self.root = (Path(root) if root is not None else folder / self.index.root).expanduser().absolute()
         spaces: dict[str, EmbeddingSpace] = {DENSE: space}
         for name, named in self.index.vectors.items():
-            spaces[name] = ModelSpace(_named_preferences(named, preferences))
-        sparse = preferences.sparse if preferences is not None and self.index.hybrid else None
+            spaces[name] = ModelSpace(_named_preferences(named, preferences), template=self.index.template)
+        stated = preferences.sparse if preferences is not None else SparsePreferences()
+        sparse = stated if self.index.hybrid else None
         self.sparse: SparseEmbedder | None = sparse_embedder(sparse) if sparse is not None else None
         self.late = late_interaction(preferences.rerank) if preferences is not None else None
+        # Opened last: what fails above leaves nothing open.
+        self._owns_store = store is None or isinstance(store, str)
+        self.store = _open(self.index.store, folder) if store is None else _open(store, Path.cwd())
         self.collection = Collection(
             self.store, collection or self.index.collection, spaces, self.index, sparse, self.late
         )
+        self._embedder = ChunkEmbedder(self.collection, self.sparse)
         self._chunker: Chunker | None = None
         self._searcher: Searcher | None = None
-        self._stop = threading.Event()
-        self._opened = False
+        self._stopped = False
+        self._stop_event: threading.Event | None = None
+        self._running = threading.Lock()
 
     # ------------------------------------------------------------------ documents in
 
@@ -119,17 +128,22 @@ class QdrantIngestor:
         allow_mass_deletion: bool = False,
         progress: Callable[[IngestProgress], None] | None = None,
         read_options: Mapping[str, Any] | None = None,
+        stop_event: threading.Event | None = None,
     ) -> IngestReport:
         """Bring documents in; those that are stored already, whole and unchanged, cost reading and hashing only.
+
+        An iterable is read once, in a thread of its own, while the documents before are embedded.
 
         Args:
             documents: Paths, folders, globs, `Document`s, mappings, LangChain documents, or any iterable of these.
             dry_run: Say what would be done, embed and store nothing.
             prune: Delete the points of documents that are in the collection and in scope, but not among the inputs.
-            scope: Patterns of sources that this run speaks for, `["docs/*"]`; None takes the given folders and files.
+            scope: Patterns of sources that this run speaks for, `["docs/*"]`. None takes the given paths: a folder
+                speaks for every source beneath it, a file for itself and its rows, a glob for what it would match.
             allow_mass_deletion: Prune even where more than half of the documents in scope would go.
-            progress: Called after each step, in this thread.
+            progress: Called from time to time, in this thread.
             read_options: Further arguments of `read_documents`, such as `text_field`.
+            stop_event: Ends this run after the group in hand once it is set, as `stop` does.
 
         Returns:
             What was done, with everything that failed by name.
@@ -137,39 +151,61 @@ class QdrantIngestor:
         Raises:
             PreferenceMismatchError: The collection was made under another identity.
             UnavailableError: The store does not answer, or refused group after group.
-            InputError: Pruning would delete most of the collection.
+            InputError: Pruning would delete most of the collection, or another ingest is running.
         """
+        if not self._running.acquire(blocking=False):
+            raise InputError("This ingestor is ingesting already.\n  Wait for that run, or stop it.")
+        self._stop_event = stop_event
+        try:
+            return self._ingest(documents, dry_run, prune, scope, allow_mass_deletion, progress, read_options or {})
+        finally:
+            # Cleared at the end: a stop that comes just before a run begins is meant for it.
+            self._stopped, self._stop_event = False, None
+            self._running.release()
+
+    def _ingest(
+        self,
+        documents: Any,
+        dry_run: bool,
+        prune: bool,
+        scope: Sequence[str] | None,
+        allow_mass_deletion: bool,
+        progress: Callable[[IngestProgress], None] | None,
+        read_options: Mapping[str, Any],
+    ) -> IngestReport:
         started = time.perf_counter()
-        self._stop.clear()
         report = IngestReport(self.collection.name, dry_run=dry_run)
         if not dry_run or self.collection.exists:
-            report.created = self._open(create=not dry_run)
+            report.created = self.collection.open(create=not dry_run, extend=True)
         states = self.states()
-        seen: set[str] = set()
-        planner = Planner(
-            self.store,
-            self.collection.name,
-            self.chunker.chunk,
-            chunking=self.chunking,
-            states=states,
-        )
-        stream = self.read(documents, report, seen, read_options or {})
-        if dry_run:
-            self._plan_only(stream, planner, report)
-        else:
-            with self.store.bulk(self.collection.name) if report.created else nullcontext():
-                self._run(stream, planner, report, progress)
-        report.interrupted = self._stop.is_set()
-        if not report.interrupted:
-            self._prune(documents, report, states, seen, scope, delete=prune and not dry_run, allow=allow_mass_deletion)
-        if not dry_run:
-            self.store.barrier(self.collection.name)
+        sources = RunSources(documents, self.root, scope)
+        planner = self.planner(states)
+        stream = self.read(documents, report, sources, read_options)
+        try:
+            if dry_run:
+                self._plan_only(stream, planner, report, progress)
+            else:
+                with self._bulk(created=report.created):
+                    self._run(stream, planner, report, progress)
+            report.interrupted = self._is_stopped()
+            if not report.interrupted:
+                self._prune(report, states, sources, delete=prune and not dry_run, allow=allow_mass_deletion)
+            if not dry_run:
+                self.store.barrier(self.collection.name)
+        except StoreError as error:
+            raise unavailable(self.store, "could not finish the run", error, report) from error
         report.seconds = time.perf_counter() - started
         return report
 
     def stop(self) -> None:
-        """End a running ingest after the group in hand; safe to call from a signal handler or another thread."""
-        self._stop.set()
+        """End the running ingest after the group in hand, or the next one before it begins.
+
+        Safe to call from a signal handler or another thread.
+        """
+        self._stopped = True
+
+    def _is_stopped(self) -> bool:
+        return self._stopped or (self._stop_event is not None and self._stop_event.is_set())
 
     # ------------------------------------------------------------------ answers out
 
@@ -196,8 +232,9 @@ class QdrantIngestor:
             limit: Hits for each query, at most.
             offset: Hits to skip first.
             where: Conditions such as `"path=docs/*"` or `["year>=2020", "lang=en|de"]`, or a `Filter`.
-            score_threshold: Leave out hits that score worse.
-            exact: Compare with every vector; None lets the store choose.
+            score_threshold: Leave out hits that score worse, on the scale of the hits' own scores: similarity or
+                distance, the fused rank of a hybrid search, or the reranker's score.
+            exact: Compare with every vector; None takes `index.hnsw.exact`, else lets the store choose.
             mmr: Choose hits that differ from each other: 1 is relevance alone, 0 difference alone.
             per_document: Most hits of one document.
             hybrid: Fuse with the sparse ranking; None does so where the collection has one.
@@ -212,7 +249,11 @@ class QdrantIngestor:
             PreferenceMismatchError: The collection was made under another identity.
             InputError: There is no such collection or vector, or a condition cannot be read.
         """
-        conditions = where if isinstance(where, Filter | None) else parse_where(_listed(where), self.searcher.sources)
+        conditions = (
+            where
+            if isinstance(where, Filter | None)
+            else parse_where(_listed(where), self.searcher.sources, self.index.metadata_fields)
+        )
         options = SearchOptions(
             limit=limit,
             offset=offset,
@@ -263,9 +304,16 @@ class QdrantIngestor:
 
     @property
     def chunker(self) -> Chunker:
-        """What cuts documents; made from the model's tokenizer, without its weights."""
+        """What cuts documents; made from the main model's tokenizer, without its weights.
+
+        Chunks are no longer than the model of any further vector reads, as the main model counts.
+        """
         if self._chunker is None:
-            self._chunker = self.space.make_chunker(self.index)
+            others = [space for space in self.collection.spaces.values() if isinstance(space, ModelSpace)]
+            if isinstance(self.space, ModelSpace) and len(others) > 1:
+                self._chunker = self.space.make_chunker(self.index, longest=min(space.longest for space in others))
+            else:
+                self._chunker = self.space.make_chunker(self.index)
         return self._chunker
 
     @property
@@ -288,11 +336,6 @@ class QdrantIngestor:
 
     # ------------------------------------------------------------------ within
 
-    def _open(self, *, create: bool) -> bool:
-        created = self.collection.open(create=create)
-        self._opened = True
-        return created
-
     def states(self) -> dict[str, SourceState]:
         """What the store holds, by source; memory grows with documents, not with points."""
         if not self.collection.exists:
@@ -300,40 +343,63 @@ class QdrantIngestor:
         fields = ("source", *BOOKKEEPING_FIELDS)
         return source_states(self.store.scroll(self.collection.name, payload=fields, batch_size=1024))
 
+    def planner(self, states: Mapping[str, SourceState], *, deep: bool = False) -> Planner:
+        """What compares documents with the collection; see `Planner`."""
+        return Planner(
+            self.store,
+            self.collection.name,
+            self.chunker.chunk,
+            chunking=self.chunking,
+            vectors=self.collection.vectors,
+            states=states,
+            deep=deep,
+        )
+
     def read(
-        self, documents: Any, report: IngestReport, seen: set[str], options: Mapping[str, Any]
+        self, documents: Any, report: IngestReport, sources: RunSources, options: Mapping[str, Any]
     ) -> Iterable[Document]:
-        """Read documents as `[index]` says, noting in the report what gives none and in `seen` every source met."""
+        """Read documents as `[index]` says, noting in the report what gives none and in `sources` what was met."""
 
         def note(failure: FailedSource) -> None:
-            seen.add(failure.source)
-            reason = failure.reason if failure.line is None else f"line {failure.line}: {failure.reason}"
-            (report.skipped if failure.is_skipped else report.failed)[failure.source] = reason
+            sources.note(failure, report.failed, report.skipped)
 
-        for document in read_documents(
-            documents,
-            root=self.root,
-            include=self.index.include,
-            exclude=self.index.exclude,
-            on_error=note,
-            **options,
-        ):
-            seen.add(document.source)
-            yield document
+        settings = {"include": self.index.include, "exclude": self.index.exclude, **options}
+        for document in read_documents(documents, root=self.root, on_error=note, **settings):
+            try:
+                typed = with_typed_metadata(document, self.index.metadata_fields)
+            except InputError as error:
+                note(FailedSource(document.source, str(error), "invalid"))
+                continue
+            sources.meet(document.source)
+            yield typed
 
-    def _plan_only(self, documents: Iterable[Document], planner: Planner, report: IngestReport) -> None:
+    def _plan_only(
+        self,
+        documents: Iterable[Document],
+        planner: Planner,
+        report: IngestReport,
+        progress: Callable[[IngestProgress], None] | None,
+    ) -> None:
         for document in documents:
+            if self._is_stopped():
+                return
             report.documents += 1
-            plan = planner.plan(document)
+            try:
+                plan = planner.plan(document)
+            except InputError as error:
+                report.failed[document.source] = str(error)
+                continue
             if plan is None:
                 report.unchanged += 1
-                continue
-            report.new += plan.is_new
-            report.changed += not plan.is_new
-            report.chunks += plan.state[1]
-            report.embedded += len(plan.new)
-            report.kept += plan.state[1] - len(plan.new)
-            report.deleted += len(plan.stale)
+            else:
+                report.new += plan.is_new
+                report.changed += not plan.is_new
+                report.chunks += plan.state.chunks
+                report.embedded += len(plan.new)
+                report.kept += plan.state.chunks - len(plan.new)
+                report.deleted += len(plan.stale)
+            if progress is not None:
+                progress(IngestProgress("reading", report.documents, report.unchanged, report.embedded, 0, 0, False))
 
     def _run(
         self,
@@ -342,82 +408,53 @@ class QdrantIngestor:
         report: IngestReport,
         progress: Callable[[IngestProgress], None] | None,
     ) -> None:
-        truncated = self._truncated()
+        truncated = self._embedder.truncated()
         Pipeline(
             self.store,
             self.collection.name,
             planner,
-            self._embed,
-            self._find_vectors if not report.created else _find_nothing,
+            self._embedder.embed,
+            self._embedder.find if not report.created else _find_nothing,
             report=report,
             progress=progress,
-            stop=self._stop,
+            is_stopped=self._is_stopped,
         ).run(documents)
-        report.truncated = self._truncated() - truncated
+        report.truncated = self._embedder.truncated() - truncated
 
-    def _truncated(self) -> int:
-        if isinstance(self.space, ModelSpace) and self.space.loaded:
-            return int(self.space.model.report.truncated)
-        return 0
-
-    def _embed(self, texts: Sequence[str]) -> list[Vectors]:
-        self.collection.check_canaries()
-        rows: list[dict[str, Any]] = [{} for _ in texts]
-        for name, space in self.collection.spaces.items():
-            for row, vector in zip(rows, space.embed_documents(texts), strict=True):
-                row[name] = vector
-        if self.index.two_stage_dims is not None:
-            for row in rows:
-                row[COARSE] = first_dimensions(row[self.collection.main], self.index.two_stage_dims)
-        if self.sparse is not None:
-            for row, vector in zip(rows, self.sparse.embed_documents(texts), strict=True):
-                row[SPARSE] = vector
-        if self.late is not None:
-            for row, vectors in zip(rows, self.late.embed_documents(texts), strict=True):
-                row[LATE] = vectors
-        return list(rows)
-
-    def _find_vectors(self, digests: Sequence[str]) -> Mapping[str, Vectors]:
-        """Vectors that the store holds for these texts already: of renamed files, of the same text elsewhere."""
-        found: dict[str, Vectors] = {}
-        names = set(self.collection.layout.vectors) | set(self.collection.layout.sparse_vectors)
-        wanted = Filter(must=(MatchAny("content_hash", tuple(digests)),))
-        for point in self.store.scroll(self.collection.name, filter=wanted, payload=("content_hash",), vectors=True):
-            if names <= set(point.vectors) or (names - {SPARSE}) <= set(point.vectors):
-                found[str(point.payload["content_hash"])] = point.vectors
-        return found
-
-    def absent(
-        self,
-        documents: Any,
-        states: Mapping[str, SourceState],
-        seen: set[str],
-        failed: Iterable[str],
-        scope: Sequence[str] | None = None,
-    ) -> list[str]:
-        """The sources in the collection that this run speaks for and did not meet.
-
-        What lies beneath a failed source (the rows of a table, the files of a folder) may well be there still.
-        """
-        failed = list(failed)
-        in_scope = _in_scope(documents, states, self.root, scope)
-        return [source for source in in_scope if source not in seen and not _is_beneath(source, failed)]
+    @contextmanager
+    def _bulk(self, *, created: bool) -> Iterator[None]:
+        """Hold back the graphs of a collection that was just created."""
+        if not created:
+            yield
+            return
+        failure: BaseException | None = None
+        try:
+            with self.store.bulk(self.collection.name):
+                try:
+                    yield
+                except BaseException as error:
+                    failure = error
+                    raise
+        except StoreError as error:
+            # A store that has gone cannot be told to build its graphs either; the next run does. What ended the run
+            # is what the caller has to know.
+            if failure is not None and error is not failure:
+                raise failure from error
+            raise
 
     def _prune(
         self,
-        documents: Any,
         report: IngestReport,
         states: Mapping[str, SourceState],
-        seen: set[str],
-        scope: Sequence[str] | None,
+        sources: RunSources,
         *,
         delete: bool,
         allow: bool,
     ) -> None:
-        report.absent = self.absent(documents, states, seen, report.failed, scope)
+        report.absent = sources.absent(states)
         if not delete or not report.absent:
             return
-        in_scope = _in_scope(documents, states, self.root, scope)
+        in_scope = sources.in_scope(states)
         if len(report.absent) > MOST_PRUNED_SHARE * len(in_scope) and not allow:
             raise InputError(
                 f"Pruning would delete {len(report.absent)} of the {len(in_scope)} documents in scope from the "
@@ -441,13 +478,11 @@ def _is_space(model: Any) -> TypeGuard[EmbeddingSpace]:
 
 
 def _open(store: Any, folder: Path) -> Store:
-    if isinstance(store, str):
-        scheme, _, path = store.partition(":")
-        if scheme in ("edge", "local") and path and not Path(path).is_absolute():
-            store = f"{scheme}:{folder / path}"
-        return open_store(store)
-    if isinstance(store, Store):
-        return store
+    if not isinstance(store, str):
+        return store if isinstance(store, Store) else open_store(store)
+    scheme, _, path = store.partition(":")
+    if scheme in ("edge", "local") and path:
+        store = f"{scheme}:{folder / Path(path).expanduser()}"
     return open_store(store)
 
 
@@ -461,33 +496,3 @@ def _named_preferences(named: Any, base: Preferences | None) -> Preferences:
 
 def _find_nothing(_digests: Sequence[str]) -> Mapping[str, Vectors]:
     return {}
-
-
-def _in_scope(documents: Any, states: Iterable[str], root: Path, scope: Sequence[str] | None) -> list[str]:
-    patterns = list(scope) if scope is not None else _scope_of(documents, root)
-    return sorted(source for source in states if any(fnmatch.fnmatchcase(source, pattern) for pattern in patterns))
-
-
-def _is_beneath(source: str, failed: Sequence[str]) -> bool:
-    return any(
-        source.startswith((f"{name}#", f"{name}/")) or fnmatch.fnmatchcase(source, name) or name == "."
-        for name in failed
-    )
-
-
-def _scope_of(documents: Any, root: Path) -> list[str]:
-    """The sources that paths speak for: a folder for all beneath it, a file for itself; other inputs for none."""
-    if isinstance(documents, str | os.PathLike):
-        documents = [documents]
-    patterns = []
-    for item in documents if isinstance(documents, list | tuple) else ():
-        if not isinstance(item, str | os.PathLike):
-            continue
-        path = Path(item)
-        full = path if path.is_absolute() else Path.cwd() / path
-        relative = os.path.relpath(full, root.resolve()).replace(os.sep, "/")
-        if full.is_dir():
-            patterns.append("*" if relative == "." else f"{glob.escape(relative)}/*")
-        else:
-            patterns.extend((glob.escape(relative), f"{glob.escape(relative)}#*"))
-    return patterns

@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedprefs import MissingExtraError
-from embedprefs.facts import read_facts
-from embedprefs.facts.content_hash import weights_hash
 from embedprefs.preferences import RerankPreferences
+from embedprefs_qdrant.encoders import encoder_identity
 
 __all__ = ["LateInteraction", "late_interaction"]
 
@@ -42,9 +41,7 @@ class LateInteraction:
 
     def identity(self) -> dict[str, Any]:
         """What has to agree between indexing and searching: the weights by their content."""
-        name = str(self._preferences.name)
-        facts = read_facts(name, revision=self._preferences.revision)
-        return {"model": name.rstrip("/").rpartition("/")[2], "weights": weights_hash(facts)}
+        return encoder_identity(str(self._preferences.name), self._preferences.revision)
 
     def embed_documents(self, texts: Sequence[str]) -> list[NDArray[np.float32]]:
         """Token vectors of documents, each of shape (tokens, size), float32."""

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from embedprefs_qdrant.chunking import Chunk
 from embedprefs_qdrant.documents import Document
-from embedprefs_qdrant.payloads import BOOKKEEPING_FIELDS, SourceState, chunk_payload, document_hash
+from embedprefs_qdrant.payloads import (
+    STATE_FIELDS,
+    DocumentState,
+    SourceState,
+    chunk_payload,
+    document_hash,
+    held_vectors,
+)
 from embedprefs_qdrant.stores.filters import Filter, Match
 from embedprefs_qdrant.stores.points import PointId
 from embedprefs_qdrant.stores.protocol import Store
@@ -35,9 +42,11 @@ class DocumentPlan:
     """
 
     source: str
-    state: tuple[str, int, str]
+    state: DocumentState
     is_new: bool
     new: list[PlannedChunk] = field(default_factory=list)
+    incomplete: int = 0
+    """Chunks of `new` that are stored, without a vector that is wanted or with one of another identity."""
     moved: dict[PointId, dict[str, Any]] = field(default_factory=dict)
     """Stored chunks whose offsets, headings or metadata changed -> their whole payload."""
     kept: list[PointId] = field(default_factory=list)
@@ -50,7 +59,7 @@ class DocumentPlan:
     @property
     def bookkeeping(self) -> dict[str, Any]:
         """The payload fields that name the document's state."""
-        return dict(zip(BOOKKEEPING_FIELDS, self.state, strict=True))
+        return self.state.payload
 
 
 class Planner:
@@ -63,7 +72,8 @@ class Planner:
         chunk: Callable[[Document], Sequence[Chunk]],
         *,
         chunking: str,
-        states: dict[str, SourceState],
+        vectors: Mapping[str, str],
+        states: Mapping[str, SourceState],
         deep: bool = False,
     ) -> None:
         """Take what all documents share.
@@ -73,6 +83,7 @@ class Planner:
             collection: In which collection.
             chunk: Cuts a document.
             chunking: Short name of how documents are cut; part of a document's state.
+            vectors: Name of each vector that every point is to have -> what it is made under.
             states: What the store holds, by source.
             deep: Compare every chunk, also of a document whose state says that it is whole and unchanged.
         """
@@ -80,23 +91,28 @@ class Planner:
         self._collection = collection
         self._chunk = chunk
         self._chunking = chunking
+        self.vectors = dict(vectors)
         self._states = states
         self._deep = deep
 
     def plan(self, document: Document) -> DocumentPlan | None:
-        """Say what a document needs; None if the store has it, whole and unchanged."""
+        """Say what a document needs; None if the store has it, whole and unchanged.
+
+        Raises:
+            InputError: The document cannot be cut or stored.
+            StoreError: The store does not answer.
+        """
         digest = document_hash(document)
         stored = self._states.get(document.source)
-        if stored is not None and not self._deep and stored.is_complete_as(digest, self._chunking):
+        if stored is not None and not self._deep and stored.is_complete_as(digest, self._chunking, self.vectors):
             return None
         chunks = self._chunk(document)
-        plan = DocumentPlan(document.source, (digest, len(chunks), self._chunking), is_new=stored is None)
+        plan = DocumentPlan(document.source, DocumentState(digest, len(chunks), self._chunking), is_new=stored is None)
         wanted: dict[PointId, PlannedChunk] = {}
         for chunk in chunks:
             point = chunk.id()
-            wanted[point] = PlannedChunk(
-                point, chunk.embedded_text, chunk.content_hash, chunk_payload(document, chunk, plan.state)
-            )
+            payload = chunk_payload(document, chunk, plan.state, self.vectors)
+            wanted[point] = PlannedChunk(point, chunk.embedded_text, chunk.content_hash, payload)
         self._compare(document.source, wanted, plan, has_points=stored is not None)
         plan.remaining = len(plan.new)
         return plan
@@ -113,15 +129,31 @@ class Planner:
         plan.stale = [point for point in stored if point not in wanted]
         for point, chunk in wanted.items():
             payload = stored.get(point)
-            if payload is None:
+            held = held_vectors(payload or {})
+            if payload is None or not self.vectors.items() <= held.items():
                 plan.new.append(chunk)
-            elif payload == chunk.payload:
+                plan.incomplete += payload is not None
                 continue
-            elif _without_bookkeeping(payload) == _without_bookkeeping(chunk.payload):
+            # Vectors that are not wanted now stay, and stay named.
+            target = {**chunk.payload, "vectors": dict(held)}
+            if _same(payload, target):
+                continue
+            if _same(_without_state(payload), _without_state(target)):
                 plan.kept.append(point)
             else:
-                plan.moved[point] = chunk.payload
+                plan.moved[point] = target
 
 
-def _without_bookkeeping(payload: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in payload.items() if key not in BOOKKEEPING_FIELDS}
+def _without_state(payload: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in payload.items() if key not in STATE_FIELDS}
+
+
+def _same(left: Any, right: Any) -> bool:
+    """Whether two JSON values are equal; Python alone takes `True` for 1."""
+    if isinstance(left, bool) or isinstance(right, bool):
+        return left is right
+    if isinstance(left, dict) and isinstance(right, dict):
+        return left.keys() == right.keys() and all(_same(value, right[key]) for key, value in left.items())
+    if isinstance(left, list) and isinstance(right, list):
+        return len(left) == len(right) and all(map(_same, left, right))
+    return bool(left == right)

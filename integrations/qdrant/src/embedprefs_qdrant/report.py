@@ -46,6 +46,7 @@ class IngestReport:
         chunks: Chunks of the new and changed documents.
         embedded: Chunks that were embedded.
         reused: Chunks whose vector was in the store already, under another document or place.
+        stored: Chunks that the store has acknowledged.
         kept: Chunks that were stored already.
         deleted: Stale points removed: of changed documents, and of pruned ones.
         skipped: Source -> why it holds nothing to index (empty, unsupported format).
@@ -68,6 +69,7 @@ class IngestReport:
     chunks: int = 0
     embedded: int = 0
     reused: int = 0
+    stored: int = 0
     kept: int = 0
     deleted: int = 0
     skipped: dict[str, str] = field(default_factory=dict)

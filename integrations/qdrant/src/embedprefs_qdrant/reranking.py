@@ -31,17 +31,18 @@ class Reranker:
         """How many first hits are ordered again."""
         return self._preferences.hits
 
-    def order(self, query: str, hits: Sequence[Hit]) -> list[Hit]:
-        """Return the first hits in the order of the model's scores, which replace the store's; the others are left out.
+    def order(self, query: str, hits: Sequence[Hit], texts: Sequence[str]) -> list[Hit]:
+        """Return the hits in the order of the model's scores, which replace the store's.
 
-        A hit further down has a score of another scale, so that mixing both would say nothing.
+        Args:
+            query: The question.
+            hits: What the store found.
+            texts: The passage of each hit.
         """
-        first = list(hits[: self.hits])
-        if not first:
+        if not hits:
             return []
-        texts = [str(hit.payload.get("text", "")) for hit in first]
         scores = self._scores(query, texts)
-        scored = [replace(hit, score=float(score)) for hit, score in zip(first, scores, strict=True)]
+        scored = [replace(hit, score=float(score)) for hit, score in zip(hits, scores, strict=True)]
         return sorted(scored, key=lambda hit: -hit.score)
 
     def _scores(self, query: str, texts: Sequence[str]) -> Sequence[float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -10,15 +11,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedprefs import InputError
-from embedprefs_qdrant.collection import COARSE, DENSE, LATE, SPARSE, Collection
+from embedprefs_qdrant.collection import COARSE, LATE, SPARSE, Collection
+from embedprefs_qdrant.diversity import (
+    limit_per_document,
+    maximal_marginal_relevance,
+    scaled_relevance,
+    select_diverse,
+)
 from embedprefs_qdrant.reranking import Reranker
 from embedprefs_qdrant.sparse import SparseEmbedder
+from embedprefs_qdrant.status import require_collection
 from embedprefs_qdrant.stores.filters import Filter
 from embedprefs_qdrant.stores.points import Hit
 from embedprefs_qdrant.stores.queries import Nearest, Prefetch, RankFusion, SearchParameters, SearchQuery
 from embedprefs_qdrant.vectors import first_dimensions
 
-__all__ = ["SearchHit", "SearchOptions", "Searcher", "maximal_marginal_relevance"]
+__all__ = ["SearchHit", "SearchOptions", "Searcher", "maximal_marginal_relevance", "passage"]
 
 #: Candidates that MMR and grouping choose from, as a multiple of the hits wanted, and at least.
 CANDIDATES_PER_HIT = 5
@@ -30,7 +38,8 @@ class SearchHit:
     """One passage that answers a query.
 
     Attributes:
-        score: The store's similarity, the fused rank score of a hybrid search, or the reranker's score; greatest first.
+        score: The store's similarity, the fused rank score of a hybrid search, or the reranker's score, greatest first;
+            with the similarities "euclidean" and "manhattan" the distance, smallest first.
         text: The chunk.
         source: The document it stands in.
         title: Of the document.
@@ -77,8 +86,8 @@ class SearchOptions:
         limit: Hits to return, at most.
         offset: Hits to skip first.
         filter: What every hit meets.
-        score_threshold: Leave out hits that score worse.
-        exact: Compare with every vector; None lets the store choose.
+        score_threshold: Leave out hits that score worse, on the scale of the hits' own scores.
+        exact: Compare with every vector; None takes `index.hnsw.exact`, else lets the store choose.
         mmr: Choose hits that differ from each other: 1 is relevance alone, 0 difference alone; None does not.
         per_document: Most hits of one document; None does not limit them.
         hybrid: Fuse with the sparse ranking; None does so where the collection has one.
@@ -123,7 +132,10 @@ class Searcher:
     collection: Collection
     sparse: SparseEmbedder | None
     reranker: Reranker | None
-    _opened: bool = field(default=False, init=False)
+    recheck_seconds: float = 10.0
+    """A collection that is searched for longer is looked at again: an alias may lead to another one by now."""
+    _checked_at: float | None = field(default=None, init=False)
+    _uuid: str | None = field(default=None, init=False)
 
     def search(self, queries: Sequence[str], options: SearchOptions) -> list[list[SearchHit]]:
         """Answer each query; the hits of each, best first.
@@ -135,41 +147,30 @@ class Searcher:
         self._open()
         if not queries:
             return []
-        options = replace(options, vector=options.vector if options.vector is not None else self.collection.main)
-        late = self.collection.late if self.collection.has_token_vectors and options.rerank is not False else None
-        rerank = late is None and self._wants("rerank", options.rerank, self.reranker is not None)
+        options = replace(
+            options,
+            vector=options.vector if options.vector is not None else self.collection.main,
+            exact=options.exact if options.exact is not None else self.collection.index.hnsw.exact,
+        )
+        plan = self._plan(options)
         vectors = self._query_vectors(queries, str(options.vector))
-        sparse = self.sparse.embed_queries(queries) if self._uses_sparse(options) and self.sparse else None
-        candidates = options.candidates
-        if rerank and self.reranker is not None:
-            candidates = max(candidates, self.reranker.hits)
-        tokens = None if late is None else late.embed_queries(queries)
-        requests = [
-            self._request(
+        weights = self.sparse.embed_queries(queries) if plan.hybrid and self.sparse is not None else None
+        tokens = None
+        if plan.late and self.collection.late is not None:
+            tokens = self.collection.late.embed_queries(queries)
+        asked = [
+            _Asked(
+                query,
                 vector,
-                None if sparse is None else Nearest(sparse[place], SPARSE),
+                None if weights is None else Nearest(weights[place], SPARSE),
                 None if tokens is None else Nearest(tokens[place], LATE),
-                replace(options, limit=candidates, offset=0),
             )
-            for place, vector in enumerate(vectors)
+            for place, (query, vector) in enumerate(zip(queries, vectors, strict=True))
         ]
-        found = self.collection.store.search(self.collection.name, requests)
-        results = []
-        for query, vector, hits in zip(queries, vectors, found, strict=True):
-            ordered = hits
-            if rerank and self.reranker is not None:
-                ordered = self.reranker.order(query, ordered)
-            if options.mmr is not None:
-                ordered = _diverse(vector, ordered, options)
-            if options.per_document is not None:
-                ordered = _limit_per_document(ordered, options.per_document)
-            results.append(
-                [
-                    _to_hit(hit, self.collection.text_field)
-                    for hit in ordered[options.offset : options.offset + options.limit]
-                ]
-            )
-        return results
+        return [
+            [_to_hit(hit, self.collection.text_field) for hit in hits[options.offset : options.offset + options.limit]]
+            for hits in self._answer(asked, plan, options)
+        ]
 
     def sources(self) -> Iterable[str]:
         """The sources in the collection, each once."""
@@ -179,30 +180,52 @@ class Searcher:
         return sorted(seen)
 
     def _open(self) -> None:
-        if self._opened:
+        now = time.monotonic()
+        if self._checked_at is not None and now - self._checked_at < self.recheck_seconds:
             return
-        if not self.collection.exists:
-            known = self.collection.store.collections()
-            raise InputError(
-                f"{self.collection.store.url}: there is no collection {self.collection.name!r}.\n"
-                f"  There are: {', '.join(known) if known else 'none yet'}\n"
-                "  Index documents into it first, or name another one (index.collection)."
-            )
-        self.collection.open(create=False)
-        self._opened = True
+        recorded = self.collection.read()
+        if self._checked_at is None or recorded is None or recorded.get("uuid") != self._uuid:
+            require_collection(self.collection)
+            self.collection.open(create=False)
+            self._uuid = (recorded or {}).get("uuid")
+        self._checked_at = now
 
     def _query_vectors(self, queries: Sequence[str], name: str) -> NDArray[np.float32]:
-        space = self.collection.spaces.get(name)
-        if space is None:
-            known = ", ".join(self.collection.spaces)
-            raise InputError(f"The preferences name no vector {name!r}.\n  Allowed: {known}")
-        vectors = space.embed_queries(queries)
+        vectors = self.collection.spaces[name].embed_queries(queries)
         # After embedding, so that the model is loaded once and its own warm-up is over.
-        self.collection.check_canaries()
+        self.collection.check_canaries_of(name)
         return vectors
 
-    def _uses_sparse(self, options: SearchOptions) -> bool:
-        return self._wants("hybrid", options.hybrid, self.sparse is not None)
+    def _plan(self, options: SearchOptions) -> _SearchPlan:
+        """What the options and the preferences come to.
+
+        Raises:
+            InputError: Something was asked for that the collection or the preferences do not have.
+        """
+        collection, name = self.collection, str(options.vector)
+        space = collection.spaces.get(name)
+        if space is None:
+            known = ", ".join(repr(known) for known in collection.spaces)
+            raise InputError(f"The preferences name no vector {name!r}.\n  Allowed: {known}")
+        late = collection.has_token_vectors and options.rerank is not False
+        rerank = not late and self._wants("rerank", options.rerank, self.reranker is not None)
+        hybrid = self._wants("hybrid", options.hybrid, self.sparse is not None)
+        dims = collection.index.two_stage_dims
+        has_two_stages = dims is not None and name == collection.main
+        if options.two_stage and not has_two_stages:
+            raise InputError(
+                f"two_stage was asked for, and the vector {name!r} has no short one beside it.\n"
+                "  Set index.two_stage_dims first; it holds for the main vector."
+            )
+        if hybrid and not rerank and not late and options.score_threshold is not None:
+            _refuse_threshold_out_of_reach(options.score_threshold)
+        return _SearchPlan(
+            hybrid=hybrid,
+            late=late,
+            rerank=rerank,
+            first_dims=dims if has_two_stages and options.two_stage is not False else None,
+            is_cosine=space.distance == "cosine" and not (hybrid or late or rerank),
+        )
 
     @staticmethod
     def _wants(name: str, asked: bool | None, available: bool) -> bool:
@@ -211,103 +234,149 @@ class Searcher:
             raise InputError(f"{name} was asked for, and the preferences have none.\n  Set {where} first.")
         return available if asked is None else asked
 
-    def _request(
-        self, vector: NDArray[np.float32], sparse: Nearest | None, tokens: Nearest | None, options: SearchOptions
-    ) -> SearchQuery:
-        query = self._first_stage(vector, sparse, options)
-        if tokens is None or self.collection.late is None:
+    def _answer(self, asked: Sequence[_Asked], plan: _SearchPlan, options: SearchOptions) -> list[list[Hit]]:
+        """The ordered hits of each query, as many as limit and offset ask for where there are so many."""
+        wanted = options.limit + options.offset
+        depth = options.candidates
+        reranked = 0
+        if plan.rerank and self.reranker is not None:
+            reranked = max(self.reranker.hits, wanted)
+            depth = max(depth, reranked)
+        results: list[list[Hit]] = [[] for _ in asked]
+        places = list(range(len(asked)))
+        while places:
+            requests = [self._request(asked[place], plan, replace(options, limit=depth)) for place in places]
+            found = self.collection.store.search(self.collection.name, requests)
+            short = []
+            for place, hits in zip(places, found, strict=True):
+                ordered = self._order(asked[place], hits, plan, options, reranked)
+                results[place] = ordered
+                # One document with many near passages must not hide the others.
+                if options.per_document is not None and len(ordered) < wanted and len(hits) >= depth:
+                    short.append(place)
+            places, depth = short, depth * 4
+        return results
+
+    def _order(
+        self, asked: _Asked, hits: Sequence[Hit], plan: _SearchPlan, options: SearchOptions, reranked: int
+    ) -> list[Hit]:
+        ordered = list(hits)
+        if plan.rerank and self.reranker is not None:
+            if options.per_document is not None:
+                # Each document comes with its best passages of the first stage, so that the model reads no more.
+                ordered = limit_per_document(ordered, options.per_document)
+            ordered = ordered[:reranked]
+            ordered = self.reranker.order(asked.query, ordered, [self._text(hit) for hit in ordered])
+            if options.score_threshold is not None:
+                ordered = [hit for hit in ordered if hit.score >= options.score_threshold]
+        if options.mmr is not None and ordered:
+            ordered = self._diverse(asked.vector, ordered, plan, options)
+        if options.per_document is not None:
+            ordered = limit_per_document(ordered, options.per_document)
+        return ordered
+
+    def _text(self, hit: Hit) -> str:
+        return passage(hit.payload, self.collection.text_field)
+
+    @staticmethod
+    def _diverse(
+        query: NDArray[np.float32], hits: Sequence[Hit], plan: _SearchPlan, options: SearchOptions
+    ) -> list[Hit]:
+        weight = options.mmr if options.mmr is not None else 1.0
+        name = str(options.vector)
+        # A point of an adopted collection may lack the vector: nothing is known to be like it.
+        blank = np.zeros_like(query)
+        vectors = np.stack([np.asarray(hit.vectors.get(name, blank), dtype=np.float32) for hit in hits])
+        count = len(hits) if options.per_document is not None else options.limit + options.offset
+        if plan.is_cosine:
+            places = maximal_marginal_relevance(query, vectors, weight, count)
+        else:
+            places = select_diverse(scaled_relevance([hit.score for hit in hits]), vectors, weight, count)
+        return [hits[place] for place in places]
+
+    def _request(self, asked: _Asked, plan: _SearchPlan, options: SearchOptions) -> SearchQuery:
+        query = self._first_stage(asked, plan, options)
+        if asked.tokens is None or self.collection.late is None:
             return query
         # What the first stage finds is scored again by MaxSim over the tokens, in the engine.
         depth = max(options.limit, self.collection.late.hits)
         first = Prefetch(query.query, depth, parameters=query.parameters, prefetch=query.prefetch)
-        return replace(query, query=tokens, prefetch=(first,), parameters=SearchParameters())
+        return replace(query, query=asked.tokens, prefetch=(first,), parameters=SearchParameters())
 
-    def _first_stage(self, vector: NDArray[np.float32], sparse: Nearest | None, options: SearchOptions) -> SearchQuery:
+    def _first_stage(self, asked: _Asked, plan: _SearchPlan, options: SearchOptions) -> SearchQuery:
         parameters = SearchParameters(exact=options.exact, hnsw_ef=self.collection.index.hnsw.ef)
         name = str(options.vector)
-        dense = Nearest(vector, name)
+        dense = Nearest(asked.vector, name)
         shared: dict[str, Any] = {
             "filter": options.filter,
-            "score_threshold": options.score_threshold,
+            # A reranker's scores are compared with the threshold once they are known.
+            "score_threshold": None if plan.rerank else options.score_threshold,
             "vectors": [name] if options.mmr is not None else False,
         }
-        dims = self.collection.index.two_stage_dims
-        two_stage = dims is not None and name == DENSE and options.two_stage is not False
-        if options.two_stage and dims is None:
-            raise InputError(
-                "two_stage was asked for, and the collection has no short vectors.\n  Set index.two_stage_dims first."
-            )
-        if sparse is not None:
+        shorter: tuple[Prefetch, ...] = ()
+        if plan.first_dims is not None:
+            coarse = Nearest(first_dimensions(asked.vector, plan.first_dims), COARSE)
+            shorter = (Prefetch(coarse, _deeper(options.limit), parameters=parameters),)
+        if asked.sparse is not None:
             # Each side hands on more than is wanted, so that a passage that both rank middling can come first.
             depth = max(LEAST_CANDIDATES, CANDIDATES_PER_HIT * options.limit)
-            prefetch = (Prefetch(dense, depth, parameters=parameters), Prefetch(sparse, depth))
+            if shorter:
+                shorter = (replace(shorter[0], limit=_deeper(depth)),)
+            prefetch = (Prefetch(dense, depth, parameters=parameters, prefetch=shorter), Prefetch(asked.sparse, depth))
             return SearchQuery(RankFusion(), options.limit, prefetch=prefetch, **shared)
-        if two_stage and dims is not None:
-            coarse = Nearest(first_dimensions(vector, dims), COARSE)
-            return SearchQuery.two_stage(coarse, dense, limit=options.limit, parameters=parameters, **shared)
-        return SearchQuery(dense, options.limit, parameters=parameters, **shared)
+        return SearchQuery(dense, options.limit, parameters=parameters, prefetch=shorter, **shared)
 
 
-def maximal_marginal_relevance(
-    query: NDArray[np.float32], vectors: NDArray[np.float32], weight: float, count: int
-) -> list[int]:
-    """Choose vectors that are near the query and far from each other.
+@dataclass(frozen=True)
+class _SearchPlan:
+    """Which stages a search has."""
 
-    Each step takes the candidate with the greatest weight * cos(query, it) - (1 - weight) * max cos(chosen, it)
-    (Carbonell and Goldstein, SIGIR 1998).
-
-    Args:
-        query: Shape (size,).
-        vectors: Candidates, shape (candidates, size).
-        weight: 1 is relevance alone, 0 difference alone.
-        count: How many to choose.
-
-    Returns:
-        Places of the chosen candidates, in the order of choice.
-    """
-    if not len(vectors):
-        return []
-    unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.finfo(np.float32).tiny)
-    relevance = unit @ (query / max(float(np.linalg.norm(query)), float(np.finfo(np.float32).tiny)))
-    chosen: list[int] = []
-    nearest = np.full(len(unit), -np.inf)
-    open_places = np.ones(len(unit), dtype=bool)
-    while len(chosen) < min(count, len(unit)):
-        spread = np.where(np.isinf(nearest), 0.0, nearest)
-        scores = np.where(open_places, weight * relevance - (1.0 - weight) * spread, -np.inf)
-        place = int(scores.argmax())
-        chosen.append(place)
-        open_places[place] = False
-        nearest = np.maximum(nearest, unit @ unit[place])
-    return chosen
+    hybrid: bool
+    late: bool
+    rerank: bool
+    first_dims: int | None
+    """Dimensions of the first stage; None where there is none."""
+    is_cosine: bool
+    """Whether the hits' scores are cosines."""
 
 
-def _diverse(query: NDArray[np.float32], hits: Sequence[Hit], options: SearchOptions) -> list[Hit]:
-    if not hits:
-        return []
-    vectors = np.stack([np.asarray(hit.vectors[str(options.vector)], dtype=np.float32) for hit in hits])
-    weight = options.mmr if options.mmr is not None else 1.0
-    count = len(hits) if options.per_document is not None else options.limit + options.offset
-    return [hits[place] for place in maximal_marginal_relevance(query, vectors, weight, count)]
+@dataclass(frozen=True, eq=False)
+class _Asked:
+    """One query, as all stages need it."""
+
+    query: str
+    vector: NDArray[np.float32]
+    sparse: Nearest | None
+    tokens: Nearest | None
 
 
-def _limit_per_document(hits: Sequence[Hit], most: int) -> list[Hit]:
-    counts: dict[str, int] = {}
-    kept = []
-    for hit in hits:
-        source = str(hit.payload.get("source", ""))
-        counts[source] = counts.get(source, 0) + 1
-        if counts[source] <= most:
-            kept.append(hit)
-    return kept
+def _deeper(limit: int) -> int:
+    """Candidates that a first stage hands to the next one."""
+    return max(2 * LEAST_CANDIDATES, 2 * CANDIDATES_PER_HIT * limit)
+
+
+def _refuse_threshold_out_of_reach(threshold: float) -> None:
+    greatest = 2 / RankFusion().k
+    if threshold > greatest:
+        raise InputError(
+            f"score_threshold is {threshold}; the fused rank of a hybrid search is at most {greatest:.4f}, so that "
+            "nothing could be found.\n"
+            f"  Allowed: up to {greatest:.4f}\n"
+            "  For a threshold on similarity search with hybrid=False (--dense)."
+        )
+
+
+def passage(payload: Mapping[str, Any], text_field: str) -> str:
+    """The text of a stored chunk; of an adopted collection, in the field of the one who filled it or in ours."""
+    return str(payload.get(text_field) or payload.get("text") or "")
 
 
 def _to_hit(hit: Hit, text_field: str) -> SearchHit:
     payload = hit.payload
     return SearchHit(
         score=float(hit.score),
-        text=str(payload.get(text_field, "")),
-        source=str(payload.get("source", "")),
+        text=passage(payload, text_field),
+        source=str(payload.get("source") or ""),
         title=payload.get("title"),
         headings=tuple(payload.get("headings") or ()),
         start=int(payload.get("start") or 0),

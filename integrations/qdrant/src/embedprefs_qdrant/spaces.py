@@ -19,11 +19,14 @@ from embedprefs import (
     load_preferences,
     resolve,
 )
+from embedprefs.cache import without_cache
 from embedprefs.layers import preferences_for_model
+from embedprefs.model.report import unreported
 from embedprefs.preferences import IndexPreferences
 from embedprefs.record import CANARY_TEXTS
 from embedprefs_qdrant.chunking import Chunker
 from embedprefs_qdrant.stores.layout import Datatype, Distance
+from embedprefs_qdrant.vectors import row_cosines
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -96,12 +99,14 @@ class ModelSpace:
         model: PreferredSentenceTransformer | Preferences | str | Path,
         *,
         overrides: Mapping[str, Any] | None = None,
+        template: str | None = None,
     ) -> None:
         """Take a model or what names it.
 
         Args:
             model: A loaded model, preferences, a `.toml` file, or a model's name or folder.
             overrides: Preferences that win over the file's, by dotted key; only with a file, name or folder.
+            template: What makes the embedded text of a chunk, part of the identity; None takes that of the preferences.
 
         Raises:
             InvalidPreferenceError: overrides were given for preferences or a model, where they can no longer take
@@ -110,7 +115,7 @@ class ModelSpace:
         self._lock = threading.Lock()
         self._model: PreferredSentenceTransformer | None = None
         self._owned = True
-        self._canaries_checked = False
+        self._template = template
         self._resolved: Resolved | None = None
         self._record: Record | None = None
         if isinstance(model, Preferences):
@@ -137,10 +142,22 @@ class ModelSpace:
 
     @property
     def record(self) -> Record:
-        """The identity, with the template that makes the embedded text."""
+        """The identity, with the template that makes the embedded text.
+
+        Raises:
+            PreferenceMismatchError: A model that was handed in was changed since it was loaded, so that its files no
+                longer say what it is.
+        """
         if self._record is None:
-            self._record = Record.for_collection(self.resolved)
+            if self._model is not None and not self._owned:
+                self._model.record  # noqa: B018 - raises where the model is no longer what was loaded
+            self._record = Record.for_collection(self.resolved, template=self._template)
         return self._record
+
+    def use_template(self, template: str) -> None:
+        """Count this template as part of the identity, in place of that of the preferences."""
+        if template != self._template:
+            self._template, self._record = template, None
 
     @property
     def description(self) -> Mapping[str, Any]:
@@ -211,12 +228,21 @@ class ModelSpace:
         """Vectors of queries, with the query prompt; shape (texts, size), float32."""
         return np.asarray(self.model.encode_query(list(texts), convert_to_numpy=True), dtype=np.float32)
 
-    def make_chunker(self, index: IndexPreferences) -> Chunker:
-        """What cuts documents by this model's own tokenizer; its weights are not read for it."""
-        longest = self.resolved["tokenizer.max_seq_length"] or LONGEST_UNLIMITED
+    @property
+    def longest(self) -> int:
+        """Tokens that the model reads of a text."""
+        return int(self.resolved["tokenizer.max_seq_length"] or LONGEST_UNLIMITED)
+
+    def make_chunker(self, index: IndexPreferences, *, longest: int | None = None) -> Chunker:
+        """What cuts documents by this model's own tokenizer; its weights are not read for it.
+
+        Args:
+            index: Sizes, overlap and template.
+            longest: Tokens of a whole embedded text; None takes what the model reads.
+        """
         return Chunker(
             self._tokenizer(),
-            max_seq_length=longest,
+            max_seq_length=longest or self.longest,
             chunk_tokens=index.chunk_tokens,
             chunk_overlap=index.chunk_overlap,
             prompt=self.resolved.prompts.get("document", ""),
@@ -261,6 +287,15 @@ def decode_vectors(value: Mapping[str, Any]) -> NDArray[np.float32]:
     return np.frombuffer(raw, dtype="<f4").reshape(value["shape"]).astype(np.float32)
 
 
+def embed_canaries(space: EmbeddingSpace) -> NDArray[np.float32]:
+    """Vectors of `CANARY_TEXTS`, computed anew; shape (texts, size), float32.
+
+    They are not the user's texts: a preference about over-long texts does not speak of them, and no report counts them.
+    """
+    with without_cache(), unreported():  # a kept vector would say what the model did once
+        return space.embed_documents(CANARY_TEXTS)
+
+
 def check_canaries(space: EmbeddingSpace, stored: NDArray[np.float32], bound: float, collection: str) -> float:
     """Embed the canary strings again and compare them with the stored vectors.
 
@@ -279,11 +314,17 @@ def check_canaries(space: EmbeddingSpace, stored: NDArray[np.float32], bound: fl
     Raises:
         PreferenceMismatchError: A canary moved further than the bound allows.
     """
-    now = space.embed_documents(CANARY_TEXTS)
-    lengths = np.linalg.norm(now, axis=1) * np.linalg.norm(stored, axis=1)
-    cosines = (now * stored).sum(axis=1) / np.maximum(lengths, np.finfo(np.float32).tiny)
-    # A static model gives a text without known words the zero vector, which equals itself and has no direction.
-    cosines[~now.any(axis=1) & ~stored.any(axis=1)] = 1.0
+    now = embed_canaries(space)
+    if now.shape != stored.shape:
+        raise PreferenceMismatchError(
+            f"The collection {collection} was made by a model whose vectors have another length than those of the one "
+            f"loaded now: {stored.shape[1]}, not {now.shape[1]}.\n"
+            "  Load the model that the record names, or index into a new collection.",
+            left={"size": stored.shape[1]},
+            right={"size": now.shape[1]},
+            differences=("size",),
+        )
+    cosines = row_cosines(now, stored)
     worst = float(cosines.min())
     if worst < bound:
         text = CANARY_TEXTS[int(cosines.argmin())]

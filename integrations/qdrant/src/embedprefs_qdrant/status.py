@@ -9,8 +9,9 @@ from typing import Any, Literal
 from embedprefs import InputError, PreferenceMismatchError, Record
 from embedprefs_qdrant.collection import DENSE, Collection
 from embedprefs_qdrant.payloads import BOOKKEEPING_FIELDS, source_states
+from embedprefs_qdrant.stores.protocol import CollectionDescription
 
-__all__ = ["CollectionStatus", "collection_status"]
+__all__ = ["CollectionStatus", "collection_status", "require_collection"]
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,8 @@ class CollectionStatus:
         return values | {"incomplete": list(self.incomplete), "vectors": dict(self.vectors)}
 
 
-def collection_status(collection: Collection) -> CollectionStatus:
-    """Look at a collection; nothing is embedded and no model is loaded.
+def require_collection(collection: Collection) -> CollectionDescription:
+    """The collection as it is now.
 
     Raises:
         InputError: There is no such collection.
@@ -70,6 +71,16 @@ def collection_status(collection: Collection) -> CollectionStatus:
             f"{collection.store.url}: there is no collection {collection.name!r}.\n  There are: {known}\n"
             "  Index documents into it first, or name another one (index.collection)."
         )
+    return description
+
+
+def collection_status(collection: Collection) -> CollectionStatus:
+    """Look at a collection; nothing is embedded and no model is loaded.
+
+    Raises:
+        InputError: There is no such collection.
+    """
+    description = require_collection(collection)
     record = collection.read()
     states = source_states(
         collection.store.scroll(collection.name, payload=("source", *BOOKKEEPING_FIELDS), batch_size=1024)

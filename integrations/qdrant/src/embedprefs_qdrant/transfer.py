@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from embedprefs import InputError, PreferenceMismatchError
+from embedprefs_qdrant.payloads import BOOKKEEPING_FIELDS
 from embedprefs_qdrant.stores.points import Point
 from embedprefs_qdrant.stores.protocol import Store
 
@@ -26,6 +27,7 @@ class ExportReport:
         points: Points in the source.
         copied: Points sent; those that were there already, equal, were not.
         verified: Points counted there afterwards.
+        surplus: Points there that the source does not have; they are left as they are.
     """
 
     collection: str
@@ -33,6 +35,7 @@ class ExportReport:
     points: int
     copied: int
     verified: int
+    surplus: int
 
     def to_json(self) -> dict[str, Any]:
         """The report as JSON values."""
@@ -60,16 +63,28 @@ def export_collection(
         progress: Called with the points looked at and their number.
 
     Raises:
-        InputError: There is no such collection.
-        PreferenceMismatchError: The target has a collection of that name with another record or layout.
+        InputError: There is no such collection, or the target is the source.
+        PreferenceMismatchError: The target has a collection of that name with another record or layout, or with points
+            and no record.
     """
     description = source.describe(name)
     if description is None:
         known = ", ".join(source.collections()) or "none yet"
         raise InputError(f"{source.url}: there is no collection {name!r}.\n  There are: {known}")
     there = target_name or name
+    if (source is target or source.url == target.url) and there in (name, description.name, *description.aliases):
+        raise InputError(f"{source.url}: {there!r} would be copied onto itself.\n  Name another store or collection.")
     record = source.read_record(name)
-    recorded = target.read_record(there) if target.describe(there) is not None else None
+    existing = target.describe(there)
+    recorded = target.read_record(there) if existing is not None else None
+    if existing is not None and existing.points and recorded is None:
+        raise PreferenceMismatchError(
+            f"{target.url} has a collection {there!r} with {existing.points} points and no record, so nothing says "
+            "whether they are of the same space.\n"
+            "  Name another collection for the copy (--to-collection)."
+            + ("" if record is not None else " Adopt the source first, so that a copy broken off can be continued."),
+            right={"uuid": (record or {}).get("uuid")},
+        )
     if recorded is not None and (record is None or recorded.get("uuid") != record.get("uuid")):
         raise PreferenceMismatchError(
             f"{target.url} has a collection {there!r} already, and it is no copy of this one.\n"
@@ -92,10 +107,11 @@ def export_collection(
                 if point.id not in stored or stored[point.id].payload != point.payload
             ]
             if new:
-                target.upsert(there, new)
+                target.upsert(there, new, verify_fields=("content_hash", *BOOKKEEPING_FIELDS))
             seen += len(batch)
             copied += len(new)
             if progress is not None:
                 progress(seen, description.points)
     target.barrier(there)
-    return ExportReport(there, target.url, description.points, copied, target.count(there))
+    verified = target.count(there)
+    return ExportReport(there, target.url, description.points, copied, verified, max(0, verified - seen))

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from embedprefs import InputError
 from embedprefs_qdrant.chunking import Template
 from embedprefs_qdrant.documents import Document
 from embedprefs_qdrant.documents.document import hash_text
 from embedprefs_qdrant.planning import Planner
 from embedprefs_qdrant.report import IngestReport
+from embedprefs_qdrant.scope import RunSources
+from embedprefs_qdrant.status import require_collection
 from embedprefs_qdrant.stores.filters import Filter, Match
+from embedprefs_qdrant.vectors import row_cosines
 
 if TYPE_CHECKING:
     from embedprefs_qdrant.ingest import QdrantIngestor
@@ -34,12 +38,13 @@ class VerifyReport:
         documents: Documents of the source.
         points: Points in the collection.
         missing: Source -> chunks that the store lacks.
+        incomplete: Source -> points that lack a vector, or have one that was made under another identity.
         stale: Source -> points of a chunk that the document no longer has.
         outdated: Source -> points whose payload is not what the document says now.
         absent: Sources in the collection, in scope, that are not among the documents.
         foreign: Points that name no source, so were not written by an ingest.
         sampled: Points whose text was embedded again.
-        deviating: Id -> cosine, for those sampled whose stored vector is another one.
+        deviating: Id -> least cosine, for those sampled of which a stored vector is another one.
         unreadable: Source -> reason, for what could not be read.
         repaired: Whether the repair was done, and left nothing of the above but `absent` and `foreign`.
     """
@@ -48,6 +53,7 @@ class VerifyReport:
     documents: int = 0
     points: int = 0
     missing: dict[str, int] = field(default_factory=dict)
+    incomplete: dict[str, int] = field(default_factory=dict)
     stale: dict[str, int] = field(default_factory=dict)
     outdated: dict[str, int] = field(default_factory=dict)
     absent: list[str] = field(default_factory=list)
@@ -60,7 +66,15 @@ class VerifyReport:
     @property
     def is_good(self) -> bool:
         """Whether store and source agree."""
-        return not (self.missing or self.stale or self.outdated or self.absent or self.foreign or self.deviating)
+        return not (
+            self.missing
+            or self.incomplete
+            or self.stale
+            or self.outdated
+            or self.absent
+            or self.foreign
+            or self.deviating
+        )
 
     def to_json(self) -> dict[str, Any]:
         """The report as JSON values."""
@@ -79,35 +93,44 @@ def verify_collection(
 
     Args:
         ingestor: Of the collection.
-        documents: The source, as for `ingest`.
-        sample: Points whose text is embedded again and compared with the stored vector; 0 embeds nothing.
-        repair: Embed what is missing or deviates, delete what is stale; absent and foreign points are left alone.
+        documents: The source, as for `ingest`; for a repair something that can be read more than once.
+        sample: Points of these documents whose text is embedded again and compared with the stored vectors; 0 embeds
+            nothing.
+        repair: Embed what is missing, incomplete or deviates, delete what is stale; absent and foreign points are left
+            alone.
         read_options: Further arguments of `read_documents`.
 
     Raises:
         PreferenceMismatchError: The collection was made under another identity.
-        InputError: There is no such collection.
+        InputError: There is no such collection, or a repair was asked for and the documents can be read only once.
     """
+    if repair and isinstance(documents, Iterator):
+        raise InputError(
+            f"A repair reads the documents several times, and a {type(documents).__name__} can be read once.\n"
+            "  Give paths or a list."
+        )
     collection = ingestor.collection
-    ingestor.status()
+    require_collection(collection)
     collection.open(create=False)
     report = VerifyReport(collection.name)
     reading = IngestReport(collection.name)
-    seen: set[str] = set()
+    sources = RunSources(documents, ingestor.root)
     states = ingestor.states()
-    # Without states every document is cut and compared chunk by chunk.
-    planner = Planner(
-        ingestor.store, collection.name, ingestor.chunker.chunk, chunking=ingestor.chunking, states=states, deep=True
-    )
-    for document in ingestor.read(documents, reading, seen, read_options or {}):
+    planner = ingestor.planner(states, deep=True)
+    read: set[str] = set()
+    for document in ingestor.read(documents, reading, sources, read_options or {}):
         report.documents += 1
-        _compare(planner, document, report)
+        read.add(document.source)
+        try:
+            _compare(planner, document, report)
+        except InputError as error:
+            reading.failed[document.source] = str(error)
     report.unreadable = dict(reading.failed)
     report.points = ingestor.store.count(collection.name)
     report.foreign = report.points - sum(state.points for state in states.values())
-    report.absent = ingestor.absent(documents, states, seen, reading.failed)
+    report.absent = sources.absent(states)
     if sample:
-        _sample(ingestor, report, sample)
+        _sample(ingestor, report, read, sample)
     if repair and not report.is_good:
         _repair(ingestor, documents, report, read_options)
     return report
@@ -117,33 +140,48 @@ def _compare(planner: Planner, document: Document, report: VerifyReport) -> None
     plan = planner.plan(document)
     if plan is None:
         return
-    if plan.new:
-        report.missing[document.source] = len(plan.new)
-    if plan.stale:
-        report.stale[document.source] = len(plan.stale)
-    if plan.moved or plan.kept:
-        report.outdated[document.source] = len(plan.moved) + len(plan.kept)
+    counts = {
+        "missing": len(plan.new) - plan.incomplete,
+        "incomplete": plan.incomplete,
+        "stale": len(plan.stale),
+        "outdated": len(plan.moved) + len(plan.kept),
+    }
+    for name, count in counts.items():
+        if count:
+            getattr(report, name)[document.source] = count
 
 
-def _sample(ingestor: QdrantIngestor, report: VerifyReport, count: int) -> None:
+def _sample(ingestor: QdrantIngestor, report: VerifyReport, sources: set[str], count: int) -> None:
     """Embed the stored text of some points again; chosen at random, so that repeated runs see more of them."""
     collection = ingestor.collection
-    names = [point.id for point in ingestor.store.scroll(collection.name, payload=("source",)) if point.payload]
-    chosen = random.SystemRandom().sample(names, min(count, len(names)))
-    stored = ingestor.store.existing(collection.name, chosen, payload=True, vectors=(collection.main,))
-    known = {point: _embedded_text(ingestor.chunker.template, point.payload) for point in stored.values()}
-    points = [point for point, text in known.items() if text is not None and collection.main in point.vectors]
-    if not points:
-        return
-    made = ingestor.space.embed_documents([str(known[point]) for point in points])
-    collection.check_canaries()
-    for point, vector in zip(points, made, strict=True):
-        other = np.asarray(point.vectors[collection.main], dtype=np.float32)
-        lengths = float(np.linalg.norm(vector) * np.linalg.norm(other))
-        cosine = float(vector @ other) / lengths if lengths else 0.0
-        if cosine < LEAST_COSINE:
-            report.deviating[str(point.id)] = cosine
-    report.sampled = len(points)
+    stored = ingestor.store.scroll(collection.name, payload=("source",), batch_size=1024)
+    candidates = [point.id for point in stored if point.payload.get("source") in sources]
+    chosen = random.SystemRandom().sample(candidates, min(count, len(candidates)))
+    names = tuple(collection.spaces)
+    found = ingestor.store.existing(collection.name, chosen, payload=True, vectors=names)
+    known = {point: _embedded_text(ingestor.chunker.template, point.payload) for point in found.values()}
+    for name in names:
+        points = [point for point, text in known.items() if text is not None and name in point.vectors]
+        if points:
+            made = collection.spaces[name].embed_documents([str(known[point]) for point in points])
+            collection.check_canaries_of(name)
+            other = np.stack([np.asarray(point.vectors[name], dtype=np.float32) for point in points])
+            is_scaled = collection.spaces[name].distance != "cosine"
+            for point, agreement in zip(points, _agreements(made, other, is_scaled=is_scaled), strict=True):
+                if agreement < LEAST_COSINE:
+                    identity = str(point.id)
+                    report.deviating[identity] = min(agreement, report.deviating.get(identity, 1.0))
+    report.sampled = sum(text is not None for text in known.values())
+
+
+def _agreements(made: Any, stored: Any, *, is_scaled: bool) -> list[float]:
+    """The cosine of each pair; where lengths count too, times the ratio of their lengths."""
+    cosines = row_cosines(made, stored)
+    if is_scaled:
+        lengths = np.stack([np.linalg.norm(made, axis=1), np.linalg.norm(stored, axis=1)])
+        longest = lengths.max(axis=0)
+        cosines = cosines * np.where(longest > 0, lengths.min(axis=0) / np.maximum(longest, 1e-30), 1.0)
+    return [float(value) for value in cosines]
 
 
 def _embedded_text(template: Template, payload: Mapping[str, Any]) -> str | None:
@@ -167,10 +205,10 @@ def _repair(
     store, name = ingestor.store, ingestor.collection.name
     if report.deviating:
         store.delete(name, ids=list(report.deviating))
-    broken = {*report.missing, *report.stale, *report.outdated}
+    broken = {*report.missing, *report.incomplete, *report.stale, *report.outdated}
     for source in broken:
         # Another state makes the next ingest look at every chunk of the document.
         store.set_payload(name, {"document_hash": ""}, filter=Filter(must=(Match("source", source),)))
     ingestor.ingest(documents, read_options=read_options)
     again = verify_collection(ingestor, documents, sample=0, read_options=read_options)
-    report.repaired = not (again.missing or again.stale or again.outdated)
+    report.repaired = not (again.missing or again.incomplete or again.stale or again.outdated)

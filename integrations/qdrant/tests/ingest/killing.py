@@ -19,8 +19,8 @@ from pathlib import Path
 def main(scheme: str, trials: int, folder: Path, seed: int) -> None:
     """Run the trials and print what was found as JSON."""
     import torch
-
     from corpus import edit_corpus, write_corpus, write_model
+
     from embedprefs import EmbedPrefsWarning, load_model
     from embedprefs.preferences import IndexPreferences
     from embedprefs_qdrant import QdrantIngestor
@@ -53,12 +53,13 @@ def main(scheme: str, trials: int, folder: Path, seed: int) -> None:
     ingest(before)
     edit_corpus(corpus)
     shutil.copytree(before, undisturbed)
-    started = time.perf_counter()
     ingest(undisturbed)
-    duration = time.perf_counter() - started
     wanted = contents(undisturbed)
     fresh = folder / "fresh"
     ingest(fresh)
+    # How long a run takes, from nothing and from the corpus before its edits: kills are to fall within it, on a machine
+    # that others slow down too.
+    durations = [_run_in_child(lambda: ingest(trial), trial, source)[0] for source in (None, before)]
     numbers = random.Random(seed)
     found = {
         "trials": trials,
@@ -68,30 +69,49 @@ def main(scheme: str, trials: int, folder: Path, seed: int) -> None:
         "different": 0,
         "fresh_differs": sum(wanted.get(point) != value for point, value in contents(fresh).items()),
         "points": len(wanted),
-        "changed_midway": 0,
     }
     for number in range(trials):
-        shutil.rmtree(trial, ignore_errors=True)
-        # Half of the trials start from nothing, half from the corpus before its edits.
-        if number % 2:
-            shutil.copytree(before, trial)
-        child = os.fork()
-        if child == 0:
-            os.setsid()
-            try:
-                ingest(trial)
-            finally:
-                os._exit(0)
-        time.sleep(numbers.uniform(0.0, 1.3 * duration))
-        os.killpg(child, signal.SIGKILL) if _leads_group(child) else os.kill(child, signal.SIGKILL)
-        _, status = os.waitpid(child, 0)
-        found["killed"] += os.WIFSIGNALED(status)
+        source = before if number % 2 else None
+        moment = numbers.uniform(0.0, durations[number % 2])
+        seconds, killed = _run_in_child(lambda: ingest(trial), trial, source, kill_after=moment)
+        found["killed"] += killed
+        # A run that was over before its kill says how long one takes now.
+        durations[number % 2] = 1.1 * durations[number % 2] if killed else seconds
         ingest(trial)
         now = contents(trial)
         found["lost"] += sum(point not in now for point in wanted)
         found["extra"] += sum(point not in wanted for point in now)
         found["different"] += sum(now[point] != wanted[point] for point in now if point in wanted)
     print(json.dumps(found))
+
+
+def _run_in_child(run, store: Path, source: Path | None, kill_after: float | None = None) -> tuple[float, bool]:
+    """Run in a forked process over a store that is empty or a copy; kill it after so many seconds.
+
+    Returns:
+        How long it ran, and whether it was killed.
+    """
+    shutil.rmtree(store, ignore_errors=True)
+    if source is not None:
+        shutil.copytree(source, store)
+    started = time.perf_counter()
+    child = os.fork()
+    if child == 0:
+        os.setsid()
+        try:
+            run()
+        finally:
+            os._exit(0)
+    while True:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        seconds = time.perf_counter() - started
+        if ended:
+            return seconds, False
+        if kill_after is not None and seconds >= kill_after:
+            os.killpg(child, signal.SIGKILL) if _leads_group(child) else os.kill(child, signal.SIGKILL)
+            _, status = os.waitpid(child, 0)
+            return seconds, os.WIFSIGNALED(status)
+        time.sleep(0.001)
 
 
 def _leads_group(process: int) -> bool:

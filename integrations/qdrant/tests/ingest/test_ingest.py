@@ -7,18 +7,11 @@ import threading
 import numpy as np
 import pytest
 
-from embedprefs import EmbedPrefsWarning, InputError, PreferenceMismatchError
+from embedprefs import EmbedPrefsWarning, InputError, PreferenceMismatchError, load_model
+from embedprefs.record import CANARY_TEXTS
 from embedprefs_qdrant import Document, QdrantIngestor
 from embedprefs_qdrant.pipeline import GROUP_SIZE
 from embedprefs_qdrant.spaces import ModelSpace
-
-STORES = (":memory:", "edge")
-
-
-@pytest.fixture(params=STORES)
-def store(request, tmp_path):
-    """The client's emulation and the real engine."""
-    return request.param if request.param == ":memory:" else f"edge:{tmp_path / 'index'}"
 
 
 def test_every_chunk_is_stored_once_with_its_offsets(make_ingestor, corpus, store):
@@ -224,13 +217,22 @@ def test_a_collection_without_a_record_is_refused(make_ingestor, corpus, store):
         return
     layout = ingestor.store.describe("documents").layout
     ingestor.store.ensure("strangers", layout)
-    points = [point for point in ingestor.store.scroll("documents", vectors=True)][:3]
+    points = list(ingestor.store.scroll("documents", vectors=True))[:3]
     from embedprefs_qdrant.stores import Point
 
     ingestor.store.upsert("strangers", [Point(point.id, point.vectors, point.payload) for point in points])
     ingestor.collection.name = "strangers"
     with pytest.raises(PreferenceMismatchError, match="no record of the preferences"):
         ingestor.ingest(str(corpus))
+
+
+def test_the_canaries_are_not_the_user_s_texts(tmp_path, minilm_folder):
+    """They are longer than some models read; a preference about over-long texts does not speak of them."""
+    space = ModelSpace(str(minilm_folder), overrides={"tokenizer.on_overflow": "error"})
+    with QdrantIngestor(space, ":memory:", root=tmp_path) as ingestor:
+        assert ingestor.ingest([("note", "A short text.")]).failed == {}
+        assert ingestor.ingest([("note", "A short text."), ("other", "Another.")]).truncated == 0
+        assert space.model.report.texts == 2
 
 
 class DriftingSpace(ModelSpace):
@@ -321,7 +323,46 @@ def test_soft_differences_warn(make_ingestor, model_folder, corpus, tmp_path):
     first.ingest(str(corpus))
     first.close()
     with (
-        QdrantIngestor(ModelSpace(str(model_folder), overrides={"compute.dtype": "bfloat16"}), url, root=corpus) as second,
+        QdrantIngestor(
+            ModelSpace(str(model_folder), overrides={"compute.dtype": "bfloat16"}), url, root=corpus
+        ) as second,
         pytest.warns(EmbedPrefsWarning, match="numerics"),
     ):
         second.ingest(str(corpus))
+
+
+def test_kept_vectors_fill_a_second_collection(model_folder, make_ingestor, corpus, contents, tmp_path):
+    """With `compute.cache` a corpus is embedded once, wherever it is stored; the canaries never come from it."""
+    model = load_model(str(model_folder), overrides={"compute.cache": str(tmp_path / "cache")})
+    first = make_ingestor(model=model)
+    report = first.ingest(str(corpus))
+    assert report.embedded > 100
+    assert model.report.cached == 0
+    computed = model.report.texts
+    second = make_ingestor(model=model)
+    assert second.ingest(str(corpus)).embedded == report.embedded
+    assert model.report.cached == report.embedded
+    assert model.report.texts - computed == report.embedded + len(CANARY_TEXTS)
+    mine, theirs = contents(first), contents(second)
+    assert mine.keys() == theirs.keys()
+    for point, (payload, vectors) in mine.items():
+        assert payload == theirs[point][0]
+        # The emulation scales vectors with numpy, whose sums depend on where an array lies in memory.
+        np.testing.assert_allclose(
+            np.frombuffer(vectors["dense"], np.float32), np.frombuffer(theirs[point][1]["dense"], np.float32), rtol=1e-6
+        )
+
+
+def test_what_the_store_lost_is_stored_again(make_ingestor, corpus, contents, store):
+    """The store is asked what it holds, not a ledger: points that vanished, and a collection that did."""
+    ingestor = make_ingestor(store)
+    ingestor.ingest(str(corpus))
+    before = contents(ingestor)
+    ingestor.store.delete("documents", ids=list(before)[:7])
+    assert 0 < ingestor.ingest(str(corpus)).changed <= 7
+    assert contents(ingestor).keys() == before.keys()
+    ingestor.store.drop("documents")
+    assert ingestor.ingest(str(corpus)).new == 31
+    assert {point: row[0] for point, row in contents(ingestor).items()} == {
+        point: row[0] for point, row in before.items()
+    }

@@ -27,14 +27,14 @@ def kill(scheme, trials, folder, seed=11):
 def assert_converged(found):
     """No chunk is lost, none is there twice or stale, every payload and vector is equal to the byte."""
     assert found["points"] > 100
-    assert found["killed"] > found["trials"] // 3, "most runs were over before the kill: the test shows nothing"
+    assert found["killed"] > found["trials"] // 4, "most runs were over before the kill: the test shows nothing"
     assert (found["lost"], found["extra"], found["different"], found["fresh_differs"]) == (0, 0, 0, 0), found
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the harness forks, which this system cannot")
 def test_a_few_kills_of_the_embedded_engine_converge(tmp_path):
-    """Twelve random moments; the long test has two hundred."""
-    assert_converged(kill("edge", 12, tmp_path))
+    """Eight random moments; the long test has two hundred."""
+    assert_converged(kill("edge", 8, tmp_path))
 
 
 @pytest.mark.slow

@@ -108,8 +108,9 @@ def test_a_cross_encoder_orders_the_first_hits_again(open_with, cross_encoder):
     ingestor.ingest(list(TEXTS.items()))
     query = "the cat on the mat"
     first = ingestor.search(query, limit=4, rerank=False)
-    hits = ingestor.search(query, limit=4)
+    hits = ingestor.search(query, limit=3)
     assert {hit.id for hit in hits} == {hit.id for hit in first[:3]}
+    assert len(ingestor.search(query, limit=4)) == 4, "who asks for more than [rerank] hits gets them"
     scores = CrossEncoder(str(cross_encoder)).predict([(query, hit.text) for hit in hits])
     assert [hit.score for hit in hits] == pytest.approx(scores.tolist(), abs=1e-4)
     assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)

@@ -12,12 +12,6 @@ from embedprefs_qdrant.searching import maximal_marginal_relevance
 QUERY = "ban kel lim mos rut"
 
 
-@pytest.fixture(params=[":memory:", "edge"])
-def store(request, tmp_path):
-    """The client's emulation and the real engine."""
-    return request.param if request.param == ":memory:" else f"edge:{tmp_path / 'index'}"
-
-
 @pytest.fixture
 def filled(make_ingestor, corpus, store):
     """An ingestor over a filled collection."""

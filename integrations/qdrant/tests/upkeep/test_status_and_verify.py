@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from embedprefs import InputError
+from embedprefs import EmbedPrefsWarning, InputError
+from embedprefs_qdrant import QdrantIngestor
+from embedprefs_qdrant.spaces import ModelSpace
 from embedprefs_qdrant.stores import Point
 
 
@@ -92,3 +94,95 @@ def test_documents_that_are_gone_are_named(filled, corpus):
     """Absent is not stale: only a prune removes it."""
     (corpus / "part2" / "document002.md").unlink()
     assert filled.verify(str(corpus), sample=0).absent == ["part2/document002.md"]
+
+
+def test_a_repair_touches_only_the_documents_it_can_read_again(filled, corpus):
+    """A deviating vector of another document is not deleted: nobody would embed it again."""
+    victim = next(point for point in rows(filled) if point.payload["source"] == "part1/document013.md")
+    wrong = {"dense": np.roll(victim.vectors["dense"], 3)}
+    filled.store.upsert("documents", [Point(victim.id, wrong, victim.payload)])
+    count = filled.store.count("documents")
+    report = filled.verify(str(corpus / "part0"), sample=1000, repair=True)
+    assert report.deviating == {}
+    assert filled.store.count("documents") == count
+    assert filled.verify(str(corpus / "part1"), sample=1000, repair=True).repaired
+    assert filled.verify(str(corpus), sample=1000).is_good
+
+
+def test_a_repair_refuses_documents_that_can_be_read_only_once(filled):
+    """The second reading would find nothing, and everything would seem gone."""
+    with pytest.raises(InputError, match="paths or a list"):
+        filled.verify(iter([("a", "Ban kel.")]), repair=True)
+    assert filled.verify(iter([("a", "Ban kel.")])).missing == {"a": 1}
+
+
+class SilentSpace(ModelSpace):
+    """A model that has no vector for marks alone."""
+
+    def embed_documents(self, texts):
+        known = np.array([[any(letter.isalpha() for letter in text)] for text in texts])
+        return np.where(known, super().embed_documents(texts), np.float32(0))
+
+
+def test_vectors_of_zeros_agree_with_themselves(model_folder, store):
+    """A static model gives them to texts without words; that is no damage."""
+    notes = [("a", "… — …"), ("b", "Ban kel.")]
+    with QdrantIngestor(SilentSpace(str(model_folder)), store) as ingestor:
+        with pytest.warns(EmbedPrefsWarning, match="no direction"):
+            ingestor.ingest(notes)
+        report = ingestor.verify(notes)
+        assert (report.is_good, report.sampled) == (True, 2)
+
+
+def test_an_unreadable_source_is_named_and_none_of_its_rows_counted_as_gone(filled, corpus):
+    """What cannot be compared is not said to be wrong."""
+    (corpus / "part1" / "document001.md").write_bytes(b"\xff\xfe\xfa")
+    report = filled.verify(str(corpus), sample=0)
+    assert list(report.unreadable) == ["part1/document001.md"]
+    assert report.absent == []
+    assert report.is_good
+
+
+def test_a_collection_between_creation_and_record_is_finished(make_ingestor, corpus, store):
+    """Killed after the collection was made: it is empty and carries no record."""
+    ingestor = make_ingestor(store)
+    ingestor.store.ensure("documents", ingestor.collection.layout)
+    assert ingestor.status().fits is None
+    assert ingestor.search("ban") == []
+    assert ingestor.ingest(str(corpus)).new == 31
+    assert ingestor.status().fits is True
+
+
+def test_a_collection_between_record_and_first_point_is_finished(make_ingestor, corpus, store):
+    """Killed after the record was written."""
+    ingestor = make_ingestor(store)
+    ingestor.collection.open(create=True)
+    assert ingestor.search("ban") == []
+    assert ingestor.ingest(str(corpus)).new == 31
+
+
+def test_an_alias_is_as_good_as_a_name(make_ingestor, corpus, store, loaded_model):
+    """Indexing, searching, looking and verifying through it."""
+    first = make_ingestor(store)
+    first.ingest(str(corpus))
+    first.store.switch("current", "documents")
+    with QdrantIngestor(loaded_model, first.store, collection="current", root=corpus, index=first.index) as second:
+        assert second.ingest(str(corpus)).unchanged == 31
+        (corpus / "part1" / "new.md").write_text("Ban kel lim.", encoding="utf-8")
+        assert second.ingest(str(corpus)).new == 1
+        assert second.search("ban", limit=1)
+        assert second.status().collection == "documents"
+        assert second.verify(str(corpus)).is_good
+    assert first.status().documents == 32
+
+
+def test_graphs_are_built_by_the_embedded_engine_in_a_process_of_its_own(make_ingestor, tmp_path, corpus):
+    """A small collection is scanned: nothing is built, and everything is found as before."""
+    ingestor = make_ingestor(f"edge:{tmp_path / 'index'}")
+    ingestor.ingest(str(corpus))
+    before = [hit.id for hit in ingestor.search("ban kel", limit=5)]
+    phases = []
+    ingestor.optimize(progress=lambda step: phases.append(step.phase))
+    assert (phases[0], phases[-1]) == ("optimizing", "done")
+    assert [hit.id for hit in ingestor.search("ban kel", limit=5)] == before
+    assert ingestor.ingest(str(corpus)).unchanged == 31

@@ -16,7 +16,7 @@ from embedprefs.cli.plugin import (
     print_result,
     progress,
 )
-from embedprefs_qdrant.commands.options import CollectionOption, StoreOption, open_ingestor
+from embedprefs_qdrant.commands.options import CollectionOption, StoreOption, here, open_ingestor
 
 
 def register(app: typer.Typer) -> None:
@@ -40,7 +40,7 @@ def register(app: typer.Typer) -> None:
 
         with (
             open_ingestor(preferences, set_, store, collection) as ingestor,
-            open_store(to) as target,
+            open_store(here(to)) as target,
             progress("Copying", unit="points") as show,
         ):
             report = export_collection(
@@ -52,4 +52,6 @@ def register(app: typer.Typer) -> None:
             print_result(
                 f"{report.collection} in {report.store}: {report.verified} points, {report.copied} of them copied now."
             )
+            if report.surplus:
+                print_result(f"{report.surplus} of them are not in the source; they were left as they are.")
         return 0 if report.verified >= report.points else 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -19,7 +19,7 @@ from embedprefs.cli.plugin import (
     progress,
     say,
 )
-from embedprefs_qdrant.commands.options import CollectionOption, open_ingestor
+from embedprefs_qdrant.commands.options import CollectionOption, IdFieldOption, TextFieldOption, open_ingestor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,12 +56,8 @@ def register(app: typer.Typer) -> None:
         on_disk: Annotated[
             bool | None, typer.Option("--on-disk/--in-memory", help="In place of index.on_disk.")
         ] = None,
-        text_field: Annotated[
-            str | None, typer.Option("--text-field", help="Field with the text, in .jsonl, .csv and .parquet.")
-        ] = None,
-        id_field: Annotated[
-            str | None, typer.Option("--id-field", help="Field with the id, in .jsonl, .csv and .parquet.")
-        ] = None,
+        text_field: TextFieldOption = None,
+        id_field: IdFieldOption = None,
         format: FormatOption = ResultFormat.TEXT,  # noqa: A002 - the option's name
         preferences: PreferencesOption = None,
         set_: SetOption = None,
@@ -103,13 +99,18 @@ def _finishing_the_batch(ingestor: QdrantIngestor) -> Iterator[None]:
     """Let a first Ctrl-C or SIGTERM end the run after the group in hand, and a second one at once."""
 
     def end(number: int, _frame: object) -> None:
-        say("Finishing the batch in hand; once more to stop at once.")
         ingestor.stop()
         signal.signal(number, signal.default_int_handler)
+        # The signal may come while this very thread writes, and Python forbids to write then: the word is lost.
+        with suppress(RuntimeError):
+            say("Finishing the batch in hand; once more to stop at once.")
 
     before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
+    except KeyboardInterrupt:
+        say("Stopped at once. What was acknowledged is stored; run again to continue.")
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

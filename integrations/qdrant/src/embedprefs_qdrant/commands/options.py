@@ -12,7 +12,7 @@ from embedprefs.cli.plugin import load
 if TYPE_CHECKING:
     from embedprefs_qdrant.ingest import QdrantIngestor
 
-__all__ = ["CollectionOption", "StoreOption", "open_ingestor"]
+__all__ = ["CollectionOption", "IdFieldOption", "StoreOption", "TextFieldOption", "here", "open_ingestor"]
 
 StoreOption = Annotated[
     str | None,
@@ -25,16 +25,26 @@ StoreOption = Annotated[
 CollectionOption = Annotated[
     str | None, typer.Option("--collection", metavar="NAME", help="The collection, in place of index.collection.")
 ]
+TextFieldOption = Annotated[
+    str | None, typer.Option("--text-field", help="Field with the text, in .jsonl, .csv and .parquet.")
+]
+IdFieldOption = Annotated[
+    str | None, typer.Option("--id-field", help="Field with the id, in .jsonl, .csv and .parquet.")
+]
+
+
+def here(store: str) -> str:
+    """A store's address as given on the command line, where a path is relative to the current folder."""
+    scheme, _, path = store.partition(":")
+    if scheme in ("edge", "local") and path:
+        return f"{scheme}:{Path(path).expanduser().absolute()}"
+    return store
 
 
 def open_ingestor(
     preferences: Path | None, set_options: list[str] | None, store: str | None, collection: str | None
 ) -> QdrantIngestor:
-    """Open what the options name; a path given on the command line is relative to the current folder."""
+    """Open what the options name."""
     from embedprefs_qdrant.ingest import QdrantIngestor
 
-    if store is not None:
-        scheme, _, path = store.partition(":")
-        if scheme in ("edge", "local") and path:
-            store = f"{scheme}:{Path(path).absolute()}"
-    return QdrantIngestor(load(preferences, set_options), store, collection=collection)
+    return QdrantIngestor(load(preferences, set_options), here(store) if store else None, collection=collection)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from embedprefs import InputError
 from embedprefs.cli.plugin import (
     FormatOption,
     PreferencesOption,
@@ -59,6 +60,9 @@ def register(app: typer.Typer) -> None:
         rerank: Annotated[
             bool | None, typer.Option("--rerank/--no-rerank", help="Order the first hits again with [rerank].")
         ] = None,
+        vector: Annotated[
+            str | None, typer.Option("--vector", metavar="NAME", help="Search this vector of [index.vectors].")
+        ] = None,
         store: StoreOption = None,
         collection: CollectionOption = None,
         format: FormatOption = ResultFormat.TEXT,  # noqa: A002 - the option's name
@@ -81,6 +85,7 @@ def register(app: typer.Typer) -> None:
                 per_document=per_document,
                 hybrid=hybrid,
                 rerank=rerank,
+                vector=vector,
             )
         if format is ResultFormat.JSON:
             print_json(
@@ -98,7 +103,13 @@ def register(app: typer.Typer) -> None:
 def _lines(file: Path | None) -> list[str]:
     if file is None:
         return []
-    return [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except FileNotFoundError as error:
+        raise InputError(f"{file}: There is no such file of questions.", file=file) from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file}: Not UTF-8, at byte {error.start}.\n  Save the file as UTF-8.", file=file) from error
+    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def _print(query: str, hits: list[SearchHit], offset: int, *, several: bool) -> None:

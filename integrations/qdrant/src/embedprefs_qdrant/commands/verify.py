@@ -16,7 +16,13 @@ from embedprefs.cli.plugin import (
     print_result,
     print_table,
 )
-from embedprefs_qdrant.commands.options import CollectionOption, StoreOption, open_ingestor
+from embedprefs_qdrant.commands.options import (
+    CollectionOption,
+    IdFieldOption,
+    StoreOption,
+    TextFieldOption,
+    open_ingestor,
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -31,22 +37,27 @@ def register(app: typer.Typer) -> None:
         repair: Annotated[
             bool, typer.Option("--repair", help="Embed what is missing or deviates, delete what is stale.")
         ] = False,
+        text_field: TextFieldOption = None,
+        id_field: IdFieldOption = None,
         store: StoreOption = None,
         collection: CollectionOption = None,
         format: FormatOption = ResultFormat.TEXT,  # noqa: A002 - the option's name
         preferences: PreferencesOption = None,
         set_: SetOption = None,
     ) -> int:
-        """Compare a collection with its documents; exit code 1 where they do not agree."""
+        """Compare a collection with its documents; exit code 1 where they do not agree, 4 where some cannot be read."""
+        options = {"text_field": text_field, "id_field": id_field}
         with open_ingestor(preferences, set_, store, collection) as ingestor:
-            report = ingestor.verify(paths or [str(ingestor.root)], sample=sample, repair=repair)
+            report = ingestor.verify(paths or [str(ingestor.root)], sample=sample, repair=repair, read_options=options)
         good = report.is_good or report.repaired
+        code = 1 if not good else 4 if report.unreadable else 0
         if format is ResultFormat.JSON:
             print_json(report.to_json())
-            return 0 if good else 1
+            return code
         rows = [
             ["compared", f"{report.documents} documents with {report.points} chunks"],
             ["missing", f"{sum(report.missing.values())} chunks of {len(report.missing)} documents"],
+            ["incomplete", f"{sum(report.incomplete.values())} chunks lack a vector or have one of another identity"],
             ["stale", f"{sum(report.stale.values())} chunks of {len(report.stale)} documents"],
             ["outdated", f"{sum(report.outdated.values())} chunks of {len(report.outdated)} documents"],
             ["absent", f"{len(report.absent)} documents in the collection are not in the source"],
@@ -55,8 +66,10 @@ def register(app: typer.Typer) -> None:
             ["unreadable", f"{len(report.unreadable)} sources"],
         ]
         print_table(["", ""], rows)
-        for source in sorted({*report.missing, *report.stale, *report.outdated}):
+        for source in sorted({*report.missing, *report.incomplete, *report.stale, *report.outdated}):
             print_result(f"  {source}")
+        for source, reason in report.unreadable.items():
+            print_result(f"  {source}: {reason}")
         for point, cosine in report.deviating.items():
             print_result(f"  {point}: cosine {cosine:.4f} to its text embedded again")
         if report.repaired:
@@ -64,6 +77,8 @@ def register(app: typer.Typer) -> None:
         elif report.is_good:
             print_result("Store and source agree.")
         else:
-            print_result("They do not agree. `--repair` mends what is missing, stale, outdated or deviating;")
+            print_result(
+                "They do not agree. `--repair` mends what is missing, incomplete, stale, outdated or deviating;"
+            )
             print_result("`embedprefs index --prune` removes what is absent.")
-        return 0 if good else 1
+        return code
