@@ -112,7 +112,11 @@ def _run_command(block: Block, command: str, expected: str, folder: Path, enviro
 def _check_install_line(block: Block, command: str) -> None:
     """An install line names distributions and extras of this project."""
     for name, extras in re.findall(r'"([\w-]+)(?:\[([\w,-]+)\])?"', command):
-        home = {"embedprefs": "pyproject.toml", "embedprefs-qdrant": "integrations/qdrant/pyproject.toml"}.get(name)
+        home = {
+            "embedprefs": "pyproject.toml",
+            "embedprefs-qdrant": "integrations/qdrant/pyproject.toml",
+            "langchain-embedprefs": "integrations/langchain/pyproject.toml",
+        }.get(name)
         assert home is not None, f"{block}: {name} is no distribution of this project"
         declared = (ROOT / home).read_text()
         for extra in filter(None, extras.split(",")):

@@ -27,15 +27,11 @@ for start in range(0, len(texts), 10):
 def test_what_was_acknowledged_is_there_and_a_rerun_adds_the_rest(tmp_path, monkeypatch):
     """Nothing is lost, nothing is half there, nothing is embedded twice."""
     url = f"edge:{tmp_path / 'index'}"
-    child = subprocess.Popen([sys.executable, "-c", CHILD, url], stdout=subprocess.PIPE, text=True)
-    acknowledged = 0
-    for line in child.stdout:
-        acknowledged = int(line)
-        if acknowledged >= 100:
-            break
-    child.kill()
-    acknowledged = max([acknowledged, *map(int, child.stdout.read().split())])
-    child.wait()
+    command = [sys.executable, "-c", CHILD, url]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+        acknowledged = next((int(line) for line in child.stdout if int(line) >= 100), 0)
+        child.kill()
+        acknowledged = max([acknowledged, *map(int, child.stdout.read().split())])
     assert 100 <= acknowledged < len(TEXTS)
 
     embedded = []

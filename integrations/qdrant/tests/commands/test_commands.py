@@ -144,10 +144,9 @@ def test_a_collection_that_is_open_elsewhere_is_said_to_be(project):
     run(project, "index")
     with open_store(f"edge:{project / 'index'}") as store:
         assert store.count("documents") == 3
-        for command in (("search", "ban"), ("status",), ("index",)):
-            _, err = run(project, *command, code=2)
-            assert "open elsewhere: in another process" in err
-            assert "run a Qdrant server" in err
+        _, err = run(project, "search", "ban", code=2)
+        assert "open elsewhere: in another process" in err
+        assert "run a Qdrant server" in err
 
 
 def test_a_dry_run_stores_nothing(project):

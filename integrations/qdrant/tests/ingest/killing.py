@@ -82,7 +82,7 @@ def main(scheme: str, trials: int, folder: Path, seed: int) -> None:
         found["lost"] += sum(point not in now for point in wanted)
         found["extra"] += sum(point not in wanted for point in now)
         found["different"] += sum(now[point] != wanted[point] for point in now if point in wanted)
-    print(json.dumps(found))
+    sys.stdout.write(json.dumps(found) + "\n")
 
 
 def _run_in_child(run, store: Path, source: Path | None, kill_after: float | None = None) -> tuple[float, bool]:

@@ -8,11 +8,12 @@ from embedprefs import PreferenceMismatchError, load_preferences
 from embedprefs.testing import tiny_bert_folder
 from embedprefs_qdrant import QdrantIngestor
 
+# The static model knows the first word of each alone, so that no two passages are equally near.
 TEXTS = {
-    "cats": "The cat sleeps all day on the warm mat.",
-    "stars": "A star burns hydrogen for a billion years.",
-    "bread": "Bread needs flour, water, salt and time.",
-    "trains": "The night train leaves the town at ten.",
+    "cats": "Ban: the cat sleeps all day on the warm mat.",
+    "stars": "Kem: a star burns hydrogen for a billion years.",
+    "bread": "Lil: bread needs flour, water, salt and time.",
+    "trains": "Mor: the night train leaves the town at ten.",
 }
 
 
@@ -64,7 +65,7 @@ def test_token_vectors_order_hits_by_maxsim(open_with, token_model):
     ingestor = open_with(f'name = "{token_model}"\nkind = "multi_vector"\nhits = 4')
     ingestor.ingest(list(TEXTS.items()))
     assert "late_interaction" in ingestor.status().vectors
-    query = "the cat on the mat"
+    query = "ban, the cat on the mat"
     hits = ingestor.search(query, limit=4)
     model = ingestor.late._load()
     wanted = model.similarity(model.encode_query([query]), model.encode_document(list(TEXTS.values())))[0]
@@ -106,7 +107,7 @@ def test_a_cross_encoder_orders_the_first_hits_again(open_with, cross_encoder):
 
     ingestor = open_with(f'name = "{cross_encoder}"\nhits = 3')
     ingestor.ingest(list(TEXTS.items()))
-    query = "the cat on the mat"
+    query = "ban, the cat on the mat"
     first = ingestor.search(query, limit=4, rerank=False)
     hits = ingestor.search(query, limit=3)
     assert {hit.id for hit in hits} == {hit.id for hit in first[:3]}
