@@ -333,12 +333,15 @@ def test_an_interrupted_stream_keeps_nothing_and_says_so(model, tmp_path):
 KILLER = """
 import json, os, signal, sys, time
 from pathlib import Path
+import torch
 from embedprefs import load_model
 from embedprefs.embedding import plan_embedding
 from embedprefs.embedding.partial import Partial
 
+# A forked child of a process whose torch has used several threads waits for them for ever.
+torch.set_num_threads(1)
 folder, source, output = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])
-model = load_model(folder)
+model = load_model(folder, overrides={"compute.threads": 1})
 model.encode_document(["red"])
 journal = Partial(output).journal
 kept = []

@@ -27,7 +27,7 @@ def main(scheme: str, trials: int, folder: Path, seed: int) -> None:
 
     torch.set_num_threads(1)
     warnings.simplefilter("ignore", EmbedPrefsWarning)
-    model = load_model(str(write_model(folder / "model")))
+    model = load_model(str(write_model(folder / "model")), overrides={"compute.threads": 1})
     corpus = write_corpus(folder / "corpus")
 
     def ingest(store: Path) -> None:
