@@ -157,6 +157,8 @@ def test_how_it_is_run_is_not_in_the_fingerprint(folder, key):
         "compute.threads": 1,
         "compute.workers": 2,
         "compute.memory_limit": "1GiB",
+        "compute.cache": True,
+        "compute.cache_size": "1GiB",
     }
     assert fingerprint(resolved_for(folder, **nested(key, values[key]))) == fingerprint(resolved_for(folder))
 

@@ -212,8 +212,10 @@ def test_a_reader_that_leaves_early_is_no_error():
 
 def test_ctrl_c_exits_130_without_a_traceback(tmp_path):
     """Also while a command waits, here for its input."""
+    # A shell that runs the tests in the background lets them ignore Ctrl-C, which the process would inherit.
     script = textwrap.dedent("""
-        import sys, time
+        import signal, sys, time
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         from embedprefs.cli.exits import run_safely
         def wait():
             print("waiting", flush=True)

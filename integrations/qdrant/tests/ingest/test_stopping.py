@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from embedprefs import InputError, UnavailableError
-from embedprefs_qdrant import Document, QdrantIngestor
+from embedprefs_qdrant import Document, QdrantIngestor, pipeline
 from embedprefs_qdrant.pipeline import GROUP_SIZE
 from embedprefs_qdrant.spaces import ModelSpace
 
@@ -30,8 +30,9 @@ def ingest_in_thread(ingestor, documents, **options):
 
 
 @pytest.fixture
-def blocked():
+def blocked(monkeypatch):
     """An iterable whose second document never comes, and what says that it is waited for."""
+    monkeypatch.setattr(pipeline, "LAST_DOCUMENT_WAIT", 0.05)
     waiting, release = threading.Event(), threading.Event()
 
     def documents():

@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from embedprefs import InputError
-from embedprefs_qdrant import AsyncQdrantIngestor
+from embedprefs_qdrant import AsyncQdrantIngestor, pipeline
 
 
 @pytest.fixture
@@ -31,8 +31,9 @@ def test_the_main_job_with_the_loop_going_on(make):
     assert asyncio.run(job())[:4] == (2, "b", 2, True)
 
 
-def test_a_cancelled_ingest_stops_and_leaves_the_next_call_alone(make):
+def test_a_cancelled_ingest_stops_and_leaves_the_next_call_alone(make, monkeypatch):
     """What was read is stored; the ingestor goes on being used."""
+    monkeypatch.setattr(pipeline, "LAST_DOCUMENT_WAIT", 0.05)
     reading, release = threading.Event(), threading.Event()
 
     def documents():
