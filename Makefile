@@ -6,7 +6,6 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Tests and the demo never ask a model hub; the real model comes with a package.
 export HF_HUB_OFFLINE := 1
-export TOKENIZERS_PARALLELISM := true
 
 .PHONY: help setup demo test test-slow lint format docs bench-startup bench-ingest clean
 

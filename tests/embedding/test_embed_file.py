@@ -376,7 +376,12 @@ def test_killed_at_any_moment_it_ends_with_the_same_bytes_and_no_row_twice(model
     output = tmp_path / f"out.{suffix}"
     arguments = [str(path) for path in (static_folder, source, output)]
     ended = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(KILLER), *arguments], capture_output=True, text=True, check=False
+        [sys.executable, "-c", textwrap.dedent(KILLER), *arguments],
+        # A tokenizer that used several threads before a fork waits for them in the child, when it was told to use them.
+        env={**os.environ, "TOKENIZERS_PARALLELISM": "false"},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert ended.returncode == 0, ended.stderr
     result = json.loads(ended.stdout.splitlines()[-1])
