@@ -176,16 +176,16 @@ def test_rule_stays_silent(code, loaded):
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "stated", "words"),
     [
-        (longer_vectors, "has 48 dimensions, and 32 were asked for"),
-        (without_words, "numbers that are not finite"),
-        (broken, "A short text cannot be embedded: RuntimeError"),
+        (longer_vectors, {}, "has 48 dimensions, and 32 were asked for"),
+        (without_words, {"compute.dtype": "float16"}, "numbers that are not finite"),
+        (broken, {}, "A short text cannot be embedded: RuntimeError"),
     ],
 )
-def test_a_probe_text_shows_what_is_wrong(change, words, loaded):
-    """The length of the vector, its numbers, and errors of the model's own code."""
-    model, resolved = loaded()
+def test_a_probe_text_shows_what_is_wrong(change, stated, words, loaded):
+    """The length of the vector, its numbers, and errors of the model's own code; in a half that overflows, too."""
+    model, resolved = loaded(stated=stated)
     change(model)
     findings = findings_of("probe-text-fails", model, resolved)
     assert words in findings[0].message
@@ -197,6 +197,13 @@ def test_a_probe_text_is_cut_and_normalised(loaded):
     model, resolved = loaded(stated=stated, truncate_dim=8)
     (finding,) = findings_of("probe-text-fails", model, resolved)
     assert finding.field == "vectors.normalize"
+
+
+def test_a_verified_transformer_is_not_run(loaded):
+    """Its files were compared with its architecture; running it would cost more than all other checks."""
+    model, resolved = loaded()
+    model.transformers_model.register_forward_pre_hook(lambda *_: pytest.fail("the transformer was run"))
+    assert check_loaded(model, resolved) == []
 
 
 def test_the_probes_leave_the_model_as_it_was(loaded):

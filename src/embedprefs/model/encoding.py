@@ -7,9 +7,7 @@ ranges. Everything else of the host's `encode` is the host's.
 
 from __future__ import annotations
 
-import inspect
 import time
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
@@ -18,9 +16,11 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import torch
 
-from embedprefs.errors import EmbedPrefsWarning, InputError, InvalidPreferenceError, OverlongTextError, Problem
+from embedprefs.errors import InputError, InvalidPreferenceError, OverlongTextError, Problem
 from embedprefs.model.batches import Band, bands, estimated_tokens
 from embedprefs.model.caching import CallCache, cache_of_call, is_cached
+from embedprefs.model.callers import warn_caller
+from embedprefs.model.finite import look_for_broken_vectors
 from embedprefs.model.inputs import Inputs, read_inputs
 from embedprefs.model.report import NAMED_TEXTS, EncodeReport, OverlongText, is_unreported
 from embedprefs.model.tokens import TokenWindow
@@ -82,6 +82,7 @@ def encode(
         InputError: the inputs are no texts, or `truncate_dim` is no length that a vector can have.
         OverlongTextError: `tokenizer.on_overflow` is "error", and texts are longer than the model reads.
         InvalidPreferenceError: int8 or uint8 is asked for, and there is no calibration.
+        ModelFilesError: no vector of the call is finite.
     """
     began = time.perf_counter()
     read = read_inputs(inputs, text_only=model.reads_only_texts)
@@ -90,6 +91,13 @@ def encode(
         call = _Call(model, _filled(model, arguments), report, first_position)
         with model.guarded(arguments.device, arguments.pool):
             result = call.run(read)
+        if arguments.output_value == "sentence_embedding":
+            look_for_broken_vectors(
+                result,
+                model=model.resolved.facts.name,
+                dtype=model.resolved["compute.dtype"],
+                first_position=first_position,
+            )
     finally:
         report.seconds = time.perf_counter() - began
         if not is_unreported():
@@ -297,7 +305,7 @@ class _Call:
         model, prompt = self.model, self._prompt or ""
         stem = prompt.strip()
         if stem and not is_unreported() and (doubled := sum(text.startswith(stem) for text in texts)):
-            _warn_caller(
+            warn_caller(
                 f"{doubled} of {len(texts)} texts begin with the prompt {prompt!r} already, which is put before them "
                 'once more. Take it out of the texts, or pass prompt="".'
             )
@@ -333,7 +341,7 @@ class _Call:
             )
         self.report.truncated = len(named)
         if said == "warn":
-            _warn_caller(f"{message} They are cut. {advice}")
+            warn_caller(f"{message} They are cut. {advice}")
 
     def _bands(self, texts: Sequence[str], windowed: dict[int, int]) -> list[Band]:
         """Divide the texts that are embedded whole into bands of one batch size each."""
@@ -394,15 +402,6 @@ class _Call:
         if arguments.convert_to_numpy:
             return rows
         return list(torch.from_numpy(rows) if isinstance(rows, np.ndarray) else rows)
-
-
-def _warn_caller(message: str) -> None:
-    """Warn at the line that called `encode`, however many frames of this package and of the host lie between."""
-    level = 1
-    frame = inspect.currentframe()
-    while frame is not None and str(frame.f_globals.get("__name__")).startswith(("embedprefs.", "sentence_tr")):
-        frame, level = frame.f_back, level + 1
-    warnings.warn(message, EmbedPrefsWarning, stacklevel=max(1, level))
 
 
 def _unique(texts: Sequence[str]) -> tuple[list[str], list[int]]:
