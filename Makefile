@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 # Tests and the demo never ask a model hub; the real model comes with a package.
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help setup demo test test-slow lint format docs bench-startup bench-ingest clean
+.PHONY: help setup demo test test-slow lint format docs bench-startup bench-ingest bench-cpu clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -17,7 +17,7 @@ $(VENV)/.ready: pyproject.toml $(wildcard integrations/*/pyproject.toml) constra
 	@echo "Setting up $(VENV) (some minutes the first time) ..."
 	@$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[sentence-transformers,parquet,peft]" --editable "integrations/qdrant[all]" --editable "integrations/langchain[all]" --group test --group lint
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[sentence-transformers,openvino,int8,onnx,parquet,peft]" --editable "integrations/qdrant[all]" --editable "integrations/langchain[all]" --group test --group lint
 	@# The peer that the LangChain tests compare with asks for an older huggingface-hub than the host does.
 	@$(BIN)/python -m pip install --quiet --no-deps --constraint constraints.txt langchain-huggingface
 	@touch $@
@@ -47,6 +47,9 @@ docs: $(VENV)/.ready ## write the generated reference pages again
 
 bench-startup: $(VENV)/.ready ## import, --help and check on a 395M-parameter model, in fresh processes
 	@$(BIN)/python benchmarks/startup.py
+
+bench-cpu: $(VENV)/.ready ## each figure of the engine on a processor beside its target and the plain host (15 minutes)
+	@$(BIN)/python benchmarks/cpu.py
 
 clean: ## remove the environment and what demos and tests wrote
 	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*

@@ -79,7 +79,7 @@ def test_what_a_preference_becomes_at_load_is_an_argument_of_the_host():
     from sentence_transformers import SentenceTransformer
 
     parameters = set(inspect.signature(SentenceTransformer.__init__).parameters)
-    applied_around_the_call = {"model", "torch", "AutoModel"}
+    applied_around_the_call = {"model", "torch", "AutoModel", "engine"}
     for (key, site), placement in PLACEMENTS.items():
         if site is CallSite.LOAD and placement.becomes is not None:
             name = placement.becomes.partition(".")[0]
@@ -102,7 +102,7 @@ def test_what_a_preference_becomes_when_encoding_is_an_argument_of_the_host(site
 
 
 def test_load_arguments_leave_nothing_to_the_hosts_defaults(models):
-    """Number format, attention, safetensors and both prompts are always explicit."""
+    """Number format, attention (by the name transformers knows), safetensors and both prompts are always explicit."""
     arguments = load_arguments(resolved_for(models["modernbert"], compute={"device": "cpu"}))
     assert arguments == {
         "model_name_or_path": str(models["modernbert"]),
@@ -114,7 +114,7 @@ def test_load_arguments_leave_nothing_to_the_hosts_defaults(models):
         "local_files_only": False,
         "cache_folder": None,
         "backend": "torch",
-        "model_kwargs": {"dtype": "float32", "attn_implementation": "sdpa", "use_safetensors": True},
+        "model_kwargs": {"dtype": "float32", "attn_implementation": "embedprefs_local", "use_safetensors": True},
         "processor_kwargs": {"model_max_length": 256, "padding_side": "right", "truncation_side": "right"},
         "config_kwargs": {},
     }
@@ -254,7 +254,7 @@ def test_encode_arguments(models, role, prompt):
     resolved = resolved_for(models["bert"], vectors={"truncate_dim": 16, "precision": "binary"})
     assert encode_arguments(resolved, role) == {
         "prompt": prompt,
-        "batch_size": 8,
+        "batch_size": 16,  # 1,024 tokens of texts of 64
         "normalize_embeddings": True,
         "truncate_dim": 16,
         "precision": "binary",

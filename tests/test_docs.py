@@ -6,6 +6,7 @@ import importlib.util
 import os
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -18,15 +19,16 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 GENERATED = {"preferences.md", "checks.md", "commands.md"}
 
 
-def _pages_module():
-    spec = importlib.util.spec_from_file_location("pages", Path(__file__).parent / "pages.py")
+def _neighbour(name):
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
-    sys.modules.setdefault("pages", module)
+    sys.modules.setdefault(name, module)
     spec.loader.exec_module(module)
     return module
 
 
-pages = _pages_module()
+pages = _neighbour("pages")
+warm_commands = _neighbour("warm_commands").warm_commands
 
 
 @pytest.fixture(scope="session")
@@ -45,13 +47,24 @@ def hub_cache(tmp_path_factory, minilm_folder):
     return home
 
 
+@pytest.fixture(scope="session")
+def launcher(hub_cache):
+    """The folder of an `embedprefs` whose commands need not import torch anew, one after the other."""
+    home = {"HOME": str(hub_cache), "HF_HOME": str(hub_cache), "HF_HUB_CACHE": str(hub_cache / "hub")}
+    with (
+        tempfile.TemporaryDirectory(prefix="warm") as folder,
+        warm_commands(Path(folder), {**os.environ, **home}) as commands,
+    ):
+        yield commands
+
+
 @pytest.fixture
-def environment(hub_cache, isolated_home, monkeypatch):
+def environment(hub_cache, launcher, isolated_home, monkeypatch):
     """The environment of a user whose models are in the cache."""
     monkeypatch.setenv("HF_HOME", str(hub_cache))
     monkeypatch.setenv("HF_HUB_CACHE", str(hub_cache / "hub"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(hub_cache / "hub"))
-    monkeypatch.setenv("PATH", os.pathsep.join([pages.python_folder(), os.environ["PATH"]]))
+    monkeypatch.setenv("PATH", os.pathsep.join([str(launcher), pages.python_folder(), os.environ["PATH"]]))
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "120")
     return dict(os.environ)

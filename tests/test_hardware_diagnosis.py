@@ -130,8 +130,11 @@ class TestDiagnosis:
                 'pip install "sentence-transformers>=6.0,<7"',
             ),
             ({}, "sentence-transformers", "missing", 'pip install "embedprefs[sentence-transformers]"'),
-            ({"openvino": "2026.1"}, "OpenVINO", "ok", None),
-            ({}, "OpenVINO", "missing", "pip install openvino"),
+            ({"openvino": "2026.4.1"}, "OpenVINO", "ok", None),
+            ({"openvino": "2025.4"}, "OpenVINO", "problem", 'pip install "openvino>=2026.4,<2027"'),
+            ({}, "OpenVINO", "missing", 'pip install "embedprefs[openvino]"'),
+            ({"openvino": "2026.4.1"}, "int8 weights", "missing", 'pip install "embedprefs[int8]"'),
+            ({"openvino": "2026.4.1", "nncf": "3.4.0"}, "int8 weights", "ok", None),
             ({}, "ONNX Runtime", "missing", "pip install onnxruntime-gpu"),
             (
                 {"onnxruntime": "1.32"},
@@ -173,7 +176,7 @@ class TestDiagnosis:
         nothing = {"accelerators": (), "all_accelerators": (), "driver_version": None, "driver_cuda_version": None}
         assert found("GPU", **nothing).status == "missing"
         assert found("CUDA", **nothing).status == "ok"
-        assert found("ONNX Runtime", **nothing).command == "pip install onnxruntime"
+        assert found("ONNX Runtime", **nothing).command == 'pip install "embedprefs[onnx]"'
 
     def test_other_builds_of_torch(self):
         """ROCm and oneAPI builds are named; their GPUs are only found when torch is loaded."""

@@ -18,6 +18,8 @@ LIGHT = {
     "from embedprefs import Preferences, load_preferences, write_preferences": (),
     "from embedprefs import check, resolve, fingerprint, Record": (),
     "from embedprefs.hardware import detect_hardware; detect_hardware()": (),
+    "from embedprefs import Encoder, load_encoder": (),
+    "from embedprefs.serving import automatic_encoder, find_artefact": (),
     "import embedprefs.embedding, embedprefs.arguments, embedprefs.facts": (),
 }
 

@@ -17,6 +17,7 @@ PROMISED = {
     *("Preferences", "load_preferences", "write_preferences"),
     *("check", "Finding", "resolve", "Resolved"),
     *("load_model", "PreferredSentenceTransformer"),
+    *("load_encoder", "Encoder"),
     *("fingerprint", "Record"),
     *("EmbedPrefsError", "PreferencesFileError", "InvalidPreferenceError", "PreferenceMismatchError"),
     *("MissingExtraError", "EmbedPrefsWarning"),

@@ -20,6 +20,16 @@ def test_a_generated_page_is_current(name):
     assert (DOCS / name).read_text(encoding="utf-8") == PAGES[name](), f"docs/{name} is stale: run make docs"
 
 
+def test_the_commands_page_lists_the_commands_that_integrations_add():
+    """Each with the distribution that it comes with, and its arguments as they are given."""
+    page = PAGES["reference/commands.md"]()
+    for command in ("index", "search", "status", "verify", "adopt", "export"):
+        section = page.partition(f"## `embedprefs {command}`")[2].partition("\n## ")[0]
+        assert "Comes with the distribution `embedprefs-qdrant`." in section, command
+    assert "embedprefs index [PATHS...] [OPTIONS]" in page
+    assert "| `--exact/--approximate` |" in page
+
+
 def test_every_preference_is_described_with_its_kind():
     """No preference is declared without a sentence for its reader."""
     fields = every_field()

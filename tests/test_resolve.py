@@ -353,7 +353,8 @@ def test_autocast_keeps_float32_weights():
 @pytest.mark.parametrize(
     ("changes", "attention"),
     [
-        ({"model_type": "modernbert"}, "sdpa"),
+        ({"model_type": "modernbert"}, "local"),
+        ({"model_type": "bert"}, "sdpa"),
         ({"model_type": "mpnet"}, "eager"),
         ({"model_type": None}, "eager"),
         ({"is_static": True}, None),
@@ -382,14 +383,54 @@ def test_attention_auto_names_architectures_that_the_host_supports():
         assert any(getattr(transformers, item)._supports_sdpa for item in classes), model_type
 
 
-def test_backend_auto_takes_what_is_installed_and_supported():
-    """Other backends are chosen once this version supports them; stated ones are kept for the checks."""
+def test_backend_auto_is_torch_where_nothing_else_is_installed():
+    """The reason names what would be faster."""
     assert resolved()["compute.backend"] == "torch"
+    assert "pip install openvino" in resolved().choice("compute.backend").reason
     assert resolved(compute={"backend": "openvino"})["compute.backend"] == "openvino"
     assert {backend.name for backend in BACKENDS} == {"torch", "openvino", "onnx"}
     torch = next(backend for backend in BACKENDS if backend.name == "torch")
     assert torch.available(CPU)
     assert torch.missing(Hardware(packages={"transformers": "5.23.0"})) == ("torch", "sentence-transformers")
+
+
+#: A proved architecture of a size that repays the conversion, and a machine that has OpenVINO.
+LARGE_BERT = dataclasses.replace(FACTS, model_type="bert", pooling_mode="mean", parameter_count=22_000_000)
+WITH_OPENVINO = dataclasses.replace(CPU, packages={**CPU.packages, "openvino": "2026.4.1"})
+
+
+def test_backend_auto_is_openvino_for_a_proved_architecture_on_a_processor():
+    """Its number format follows from the instruction sets and from the exactness."""
+    answer = resolved(LARGE_BERT, WITH_OPENVINO)
+    assert (answer["compute.backend"], answer["compute.dtype"]) == ("openvino", "float32")
+    native = dataclasses.replace(WITH_OPENVINO, native_bfloat16=True)
+    assert resolved(LARGE_BERT, native)["compute.dtype"] == "bfloat16"
+    assert resolved(LARGE_BERT, native, compute={"exactness": "exact"})["compute.dtype"] == "float32"
+    assert resolved(LARGE_BERT, native, compute={"dtype": "float32"})["compute.dtype"] == "float32"
+
+
+@pytest.mark.parametrize(
+    ("facts", "compute", "reason"),
+    [
+        ({"parameter_count": 100_000}, {}, "small"),
+        ({"model_type": "qwen3"}, {}, "qwen3"),
+        ({"pooling_mode": "unheard-of"}, {}, "pooling"),
+        ({"is_static": True}, {}, "static"),
+        ({"custom_code": ("modeling_own.py",)}, {}, "modeling_own.py"),
+        ({}, {"device": "cuda:0"}, "cuda:0"),
+        ({}, {"autocast": True}, "autocast"),
+        ({}, {"compile": True}, "compile"),
+        ({}, {"dtype": "float16"}, "float16"),
+        ({}, {"attention": "flash_attention_2"}, "flash_attention_2"),
+    ],
+)
+def test_backend_auto_keeps_to_torch_what_no_test_has_proved(facts, compute, reason):
+    """And says what keeps it there."""
+    choice = resolved(dataclasses.replace(LARGE_BERT, **facts), WITH_OPENVINO, compute=compute).choice(
+        "compute.backend"
+    )
+    assert choice.value == "torch"
+    assert reason in choice.reason
 
 
 def test_vectors_are_kept_where_a_preference_says(monkeypatch, tmp_path):
@@ -441,11 +482,11 @@ def test_memory_limit(hardware, stated, size):
 
 
 def test_batches_on_a_cpu_are_small():
-    """Small batches win on a CPU, and the longest text still fits one."""
+    """Small batches win on a CPU; a text that is longer than the budget is a batch of its own."""
     answer = resolved()
-    assert (answer["compute.max_batch_size"], answer["compute.batch_tokens"]) == (8, 2048)
+    assert (answer["compute.max_batch_size"], answer["compute.batch_tokens"]) == (64, 1024)
     long = resolved(dataclasses.replace(FACTS, max_seq_length=8192))
-    assert long["compute.batch_tokens"] == 8192
+    assert long["compute.batch_tokens"] == 1024
 
 
 def test_batches_on_a_gpu_fit_its_memory(tmp_path):

@@ -23,6 +23,8 @@ _HOMES = {
     "Resolved": "resolve",
     "load_model": "model",
     "PreferredSentenceTransformer": "model",
+    "load_encoder": "serving",
+    "Encoder": "serving",
     "fingerprint": "record",
     "Record": "record",
     "CheckFailedError": "errors",
@@ -65,11 +67,13 @@ if TYPE_CHECKING:
     from embedprefs.preferences import Preferences
     from embedprefs.record import Record, fingerprint
     from embedprefs.resolve import Resolved, resolve
+    from embedprefs.serving import Encoder, load_encoder
 
 __all__ = [
     "CheckFailedError",
     "EmbedPrefsError",
     "EmbedPrefsWarning",
+    "Encoder",
     "Finding",
     "InputError",
     "InvalidPreferenceError",
@@ -89,6 +93,7 @@ __all__ = [
     "__version__",
     "check",
     "fingerprint",
+    "load_encoder",
     "load_model",
     "load_preferences",
     "resolve",

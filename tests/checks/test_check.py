@@ -91,6 +91,15 @@ def test_a_model_of_the_hub_that_is_not_here_is_a_warning(tmp_path, monkeypatch)
     assert [(finding.code, finding.severity) for finding in findings] == [("model-not-readable", "warning")]
 
 
+def test_a_revision_of_another_model_is_spoken_of(tmp_path, monkeypatch):
+    """A name that was changed without its revision gives a finding that says so."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    preferences = Preferences(model={"name": "someone/not-here", "revision": "a" * 40, "cache_folder": str(tmp_path)})
+    (finding,) = check(preferences)
+    assert finding.code == "model-not-readable"
+    assert "model.revision was written for another model" in finding.fix
+
+
 def test_a_folder_that_is_no_model_is_a_finding(tmp_path):
     """An empty folder, and one with damaged JSON."""
     empty = tmp_path / "empty"

@@ -50,7 +50,8 @@ MILDER = {"cuda-driver-too-old", "training-half-precision"}
 def _within_a_table(key):
     """A key of a table whose names are free: `model.config.hidden_size`, `prompts.NAME`."""
     tables = ("model.config", "model.kwargs", "tokenizer.kwargs", "tokenizer.special_tokens", "training.arguments")
-    return key.rpartition(".")[0] in (*tables, "training.loss_parameters", "prompts")
+    named = ("training.loss_parameters", "prompts", "index.metadata_fields")
+    return key.rpartition(".")[0] in (*tables, *named)
 
 
 @pytest.mark.parametrize("rule", RULES.values(), ids=lambda rule: rule.code)
@@ -74,7 +75,7 @@ def test_every_module_of_rules_is_in_the_table():
     holding = {
         path.stem
         for path in folder.glob("*.py")
-        if "\n@rule(" in path.read_text() or "\n@loaded_rule(" in path.read_text()
+        if any(f"\n@{kind}(" in path.read_text() for kind in ("rule", "loaded_rule", "training_rule"))
     }
     assert holding == {module.__name__.rpartition(".")[2] for module in SUBJECTS}
 

@@ -272,6 +272,23 @@ VARIANTS = [
         'weights = "full"',
     ),
     (
+        "precision-contradicts-exactness",
+        {"stated": {"compute.weights": "int8"}},
+        "error",
+        "0.9995",
+        'exactness = "fast"',
+    ),
+    (
+        "int8-weights-not-available",
+        {
+            "stated": {"compute.weights": "int8", "compute.exactness": "fast", "compute.backend": "torch"},
+            "hardware": {"packages": {"openvino": "2026.4.1", "nncf": "3.4.0"}},
+        },
+        "error",
+        "the backend is torch",
+        'weights = "full"',
+    ),
+    (
         "backend-not-available",
         {"stated": {"compute.backend": "torch"}, "hardware": {"packages": {"torch": "2.13.0"}}},
         "error",
@@ -288,6 +305,13 @@ VARIANTS = [
     (
         "attention-not-available",
         {"stated": {"compute.attention": "local"}},
+        "error",
+        "models with local layers (modernbert), and this one is of type bert",
+        'attention = "auto"',
+    ),
+    (
+        "attention-not-available",
+        {"stated": {"compute.attention": "varlen"}},
         "error",
         "not run by this version",
         'attention = "auto"',
@@ -332,18 +356,38 @@ VARIANTS = [
     (
         "chunk-too-long",
         {"stated": {"index.chunk_tokens": 64}},
-        "warning",
+        "error",
         "reads 64",
         "chunk_tokens = 55",
     ),
+    # The chunks are as long as the model lets them be.
+    ("chunk-overlap-too-large", {"stated": {"index.chunk_overlap": 32}}, "error", "0 to 31", "chunk_overlap = 7"),
     (
         "template-without-text",
         {"stated": {"index.template": "{text} {author}"}},
         "error",
-        "{author} is no part",
+        "names {author}",
         "{source}",
     ),
-    ("template-without-text", {"stated": {"index.template": "{text"}}, "error", "cannot be read", "{text}"),
+    ("template-without-text", {"stated": {"index.template": "{text"}}, "error", "is no template", "{text}"),
+    ("template-without-text", {"stated": {"index.template": "{text!r}"}}, "error", "formats {text}", "Write {text}"),
+    (
+        "prompt-name-near-miss",
+        {"stated": {"prompts.clasification": "x "}, "facts": {"prompts": {"classification": "y "}}},
+        "warning",
+        '"clasification" is kept',
+        "Did you mean classification?",
+    ),
+    ("store-address", {"stated": {"index.store": "ege:index"}}, "error", "no known kind", "Did you mean edge:"),
+    ("store-address", {"stated": {"index.store": "edge:"}}, "error", "names no folder", "edge:./index"),
+    ("store-address", {"stated": {"index.store": "https://x:secret@h"}}, "error", "carries more", "QDRANT_API_KEY"),
+    (
+        "precision-not-for-a-collection",
+        {"stated": {"index.vectors": {"second": {"model": {"name": "a/b"}, "vectors": {"precision": "ubinary"}}}}},
+        "error",
+        '"ubinary" packs eight',
+        'quantization = "binary"',
+    ),
     (
         "training-argument-unknown",
         {"stated": arguments(evaluation_stratgy="steps")},
@@ -447,6 +491,8 @@ SILENT = [
     ("device-not-available", {"stated": {"compute.device": "xpu:0"}}),
     # With ROCm the same names are used, and no GPU is listed without torch.
     ("device-not-available", {"stated": {"compute.device": "cuda:0"}, "hardware": {"torch_hip_version": "6.4"}}),
+    # A prompt that the model's own file has may be called as it likes.
+    ("prompt-name-near-miss", {"stated": {"prompts.Query2": "x "}, "facts": {"prompts": {"Query2": "y "}}}),
     # Windows read the whole text.
     ("chunk-too-long", {"stated": {"index.chunk_tokens": 512, "tokenizer.overflow": "window"}}),
     # Model types that transformers has itself need no code of the model.

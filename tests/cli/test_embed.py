@@ -8,14 +8,18 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from embedprefs import load_model, load_preferences
+from embedprefs.cli.embed import _print_report
+from embedprefs.cli.plugin import ResultFormat
 from embedprefs.embedding import embed_file
 from embedprefs.embedding.partial import Partial
-from embedprefs.testing import STATIC_WORDS, static_model_folder
+from embedprefs.embedding.report import EmbedFileReport
+from embedprefs.testing import STATIC_WORDS, static_model_folder, tiny_bert_folder
 
 
 @pytest.fixture
@@ -30,7 +34,7 @@ def test_texts_become_vectors_and_the_report_is_the_result(run, project):
     ended = run("embed", "texts.txt", "-o", "out.npy")
     assert ended.code == 0, ended.err
     assert ended.out.startswith("out.npy: 3 vectors of 8 numbers, float32")
-    assert "1 texts are empty" in ended.out
+    assert "1 empty text, embedded as found" in ended.out
     assert "Loading the model." in ended.err
     model = load_model(load_preferences("embedprefs.toml"))
     assert np.array_equal(np.load("out.npy"), model.encode_document(["red apple", "blue sky", ""]))
@@ -38,6 +42,45 @@ def test_texts_become_vectors_and_the_report_is_the_result(run, project):
     assert shown.err == ""
     assert json.loads(shown.out)["texts"] == 3
     assert np.array_equal(np.load("queries.npy"), model.encode_query(["red apple", "blue sky", ""]))
+
+
+@pytest.mark.parametrize(
+    ("tokens", "in_workers", "words"),
+    [
+        (1, 0, "  1 token, 1 text truncated"),
+        (0, 6, "  tokens not counted in worker processes, 1 text truncated"),
+        (1200, 6, "  1,200 tokens, not counting 6 texts in worker processes, 1 text truncated"),
+    ],
+)
+def test_tokens_that_nobody_counted_are_not_called_none(tokens, in_workers, words, capsys):
+    """What worker processes read is not counted, and the report says so."""
+    report = EmbedFileReport(
+        **dict.fromkeys(("resumed", "windowed", "clipped", "empty", "skipped", "replaced"), 0),
+        **dict.fromkeys(("overlong_lines", "named_lines"), ()),
+        output=Path("out.npy"),
+        finished=True,
+        texts=6,
+        tokens=tokens,
+        in_workers=in_workers,
+        truncated=1,
+        dimension=8,
+        dtype="float32",
+        seconds=2.0,
+    )
+    _print_report(report, ResultFormat.TEXT)
+    assert words in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_worker_processes_leave_nothing_behind(run_process, project):
+    """Their texts are reported, and no semaphore of theirs is left for the system to find."""
+    tiny_bert_folder(project / "model")
+    ended = run_process(
+        "embed", "texts.txt", "-o", "out.npy", "--set", "compute.workers=2", "--set", "compute.device=cpu"
+    )
+    assert ended.code == 0, ended.err
+    assert "tokens not counted in worker processes" in ended.out
+    assert "leaked" not in ended.err
 
 
 def test_standard_input_is_read_where_the_format_is_named(run, project):

@@ -82,6 +82,14 @@ def test_our_warnings_are_sentences_and_each_is_shown_once(capsys):
     assert capsys.readouterr().err == "Warning: the commit is not pinned.\n"
 
 
+def test_a_finding_that_is_warned_of_gets_no_second_mark(capsys):
+    def warn():
+        warnings.warn("warning[revision-not-pinned] model.revision: It may change.", EmbedPrefsWarning, stacklevel=1)
+
+    assert run_safely(warn) == ExitCode.DONE
+    assert capsys.readouterr().err == "warning[revision-not-pinned] model.revision: It may change.\n"
+
+
 def test_quiet_leaves_out_messages_but_no_warning(capsys):
     def talk():
         say("Loading the model.")
@@ -185,12 +193,20 @@ def test_a_command_of_a_distribution_that_is_not_installed_says_which_adds_it(ru
     assert 'pip install "embedprefs[polish]"' in ended.err
 
 
+def test_a_command_that_does_not_exist_says_how_it_is_done(run):
+    """Advice that can be followed today, and not the installation of what is there."""
+    ended = run("migrate", "--collection", "new")
+    assert ended.code == 2
+    assert "embedprefs index --collection NAME" in ended.err
+    assert "pip install" not in ended.err
+
+
 def test_every_command_takes_the_common_options():
     """--quiet and --debug come with the decorator, so no command can forget them."""
     commands = typer.main.get_command(create_app()).commands
     assert list(commands) == [
         *("init", "show", "check", "explain", "doctor", "embed", "calibrate"),
-        *("evaluate", "compare", "schema", "migrate-config"),
+        *("evaluate", "compare", "train", "compile", "bench", "schema", "migrate-config"),
     ]
     for name, command in commands.items():
         options = {option for parameter in command.params for option in parameter.opts}

@@ -7,7 +7,7 @@ import tomllib
 
 import pytest
 
-from embedprefs import fingerprint, load_preferences, resolve
+from embedprefs import Record, fingerprint, load_preferences, resolve
 from embedprefs.preferences import every_field
 from embedprefs.testing import tiny_bert_folder
 
@@ -57,10 +57,17 @@ def test_origins_lists_every_preference(run, project):
             assert f"  {declared.name} " in out
 
 
+def test_what_an_absent_table_would_require_is_not_called_required(run, project):
+    """There is no adapter, and none is needed."""
+    adapter = run("show", "--origins").out.partition("[model.adapter]")[2].lstrip().splitlines()[0]
+    assert adapter.split(maxsplit=1)[1].startswith("none; required where [model.adapter] is written")
+
+
 def test_resolved_shows_every_choice_with_its_reason_and_the_fingerprint(run, project):
     out = run("show", "--resolved").out
     resolved = resolve(load_preferences("embedprefs.toml"))
-    assert fingerprint(resolved) in out
+    assert line_of(out, "fingerprint").split()[1] == fingerprint(resolved)
+    assert line_of(out, "in a collection").split()[3] == Record.for_collection(resolved).fingerprint
     for choice in resolved.choices.values():
         assert choice.reason.split("%")[0][:30] in out
 

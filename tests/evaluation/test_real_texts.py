@@ -17,7 +17,7 @@ def minilm(folder, **overrides):
     values = {name.replace("__", "."): value for name, value in overrides.items()}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", EmbedPrefsWarning)
-        return load_model(folder, overrides={"compute.device": "cpu", **values})
+        return load_model(folder, overrides={"compute.device": "cpu", "compute.backend": "torch", **values})
 
 
 def test_questions_find_their_paragraphs(minilm_folder, test_data):

@@ -140,6 +140,22 @@ class TestUnavailable:
         with pytest.raises(UnavailableError, match="owner/name at revision v9 "):
             read_facts("owner/name", cache_folder=cache, revision="v9")
 
+    def test_a_revision_that_stayed_when_the_name_changed(self, bert_folder, cached_model):
+        """It is said that the revision may be another model's, and at which this one is here."""
+        cache = cached_model(bert_folder, "owner/name")
+        with pytest.raises(UnavailableError) as caught:
+            read_facts("owner/name", cache_folder=cache, revision=OTHER)
+        message = str(caught.value)
+        assert "if model.name was changed, remove model.revision or write one of owner/name" in message
+        assert f"holds this model at {COMMIT}" in message
+        assert f"hf download owner/name --revision {OTHER}" in message
+
+    def test_without_a_revision_none_is_spoken_of(self, tmp_path):
+        """The hint is for those who stated one."""
+        with pytest.raises(UnavailableError) as caught:
+            read_facts("owner/absent", cache_folder=tmp_path)
+        assert "model.revision" not in str(caught.value)
+
 
 def test_names_without_owner_are_the_hosts():
     """The host's list of models without an owner is known, and every other name gets the host's."""

@@ -118,6 +118,7 @@ print(json.dumps({"libraries": libraries, "loaded": loaded, "peak": status("VmHW
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak of a process is read from Linux's /proc")
 def test_a_process_takes_what_was_estimated(minilm_folder):
     """A process that embeds one large batch with the real model takes the estimate, give or take its allocator.

@@ -51,7 +51,12 @@ def load(folders: dict[str, Path]) -> Callable[..., Any]:
     def loaded(name: str, **overrides: Any) -> Any:
         from embedprefs import load_model
 
-        values = {"compute.device": "cpu", **{key.replace("__", "."): value for key, value in overrides.items()}}
+        # torch is what the plain host runs; other backends have tests of their own in tests/engine.
+        values = {
+            "compute.device": "cpu",
+            "compute.backend": "torch",
+            **{key.replace("__", "."): value for key, value in overrides.items()},
+        }
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", EmbedPrefsWarning)
             return load_model(folders[name], overrides=values)

@@ -426,7 +426,7 @@ def test_embedding_a_file_again_computes_nothing(folders, tmp_path, monkeypatch)
     from typer.testing import CliRunner
 
     from embedprefs.cli.main import create_app
-    from embedprefs.model.preferred import PreferredSentenceTransformer
+    from embedprefs.model.engine_calls import EngineCall
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "embedprefs.toml").write_text(
@@ -434,13 +434,13 @@ def test_embedding_a_file_again_computes_nothing(folders, tmp_path, monkeypatch)
     )
     (tmp_path / "texts.txt").write_text("\n".join(MANY))
     computed = []
-    plain = PreferredSentenceTransformer.host_encode
+    plain = EngineCall.vectors
 
-    def counting(self, items, **named):
+    def counting(self, items):
         computed.append(len(items))
-        return plain(self, items, **named)
+        return plain(self, items)
 
-    monkeypatch.setattr(PreferredSentenceTransformer, "host_encode", counting)
+    monkeypatch.setattr(EngineCall, "vectors", counting)
     for name in ("first.npy", "second.npy"):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", EmbedPrefsWarning)

@@ -80,7 +80,7 @@ class Model:
 
     device = "cpu"
 
-    def modules(self):
+    def modules_in_training(self):
         return []
 
     def to(self, device):

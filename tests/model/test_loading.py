@@ -115,7 +115,7 @@ def test_a_model_that_does_not_fit_is_refused_early(tmp_path):
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("compute.weights", "int8"), ("compute.attention", "varlen"), ("compute.attention", "local")],
+    [("compute.weights", "int8"), ("compute.attention", "varlen"), ("compute.attention", "flash_attention_2")],
 )
 def test_what_this_version_does_not_run_is_refused(key, value, folders):
     with pytest.raises((InvalidPreferenceError, CheckFailedError), match=key):

@@ -50,7 +50,8 @@ def minilm(minilm_folder):
     """MiniLM with prompts, loaded once."""
     from embedprefs import load_model
 
-    return load_model(minilm_folder, overrides={"prompts.query": QUERY, "prompts.document": DOCUMENT})
+    overrides = {"prompts.query": QUERY, "prompts.document": DOCUMENT, "compute.backend": "torch"}  # as the provider
+    return load_model(minilm_folder, overrides=overrides)
 
 
 @pytest.fixture

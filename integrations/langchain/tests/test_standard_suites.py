@@ -28,7 +28,7 @@ class _Model:
 
     @property
     def embedding_model_params(self):
-        return {"model": self.folder}
+        return {"model": self.folder, "overrides": {"compute.backend": "torch"}}
 
 
 class TestEmbeddingsUnit(_Model, EmbeddingsUnitTests):

@@ -75,5 +75,5 @@ def test_the_readme_s_python_runs(tmp_path, monkeypatch, model_folder, capsys):
     monkeypatch.chdir(tmp_path)
     exec(blocks["python"], {"rows": [{"id": 1, "text": "Mos rut.", "open": True}]})
     out = capsys.readouterr().out
-    assert "1 documents: 1 new" in out
+    assert "1 document: 1 new" in out
     assert "note.md ('Ban',)" in out

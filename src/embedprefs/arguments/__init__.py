@@ -20,11 +20,13 @@ __all__ = [
     "PLACEMENTS",
     "CallSite",
     "Placement",
+    "attention_implementation",
     "covered_keywords",
     "encode_arguments",
     "load_arguments",
     "multi_process_arguments",
     "refused_overrides",
+    "torch_dtype",
 ]
 
 #: What the host's vectors are before they are quantised with stored ranges.
@@ -82,7 +84,8 @@ def load_arguments(resolved: Resolved) -> dict[str, Any]:
         "trust_remote_code": resolved["model.trust_remote_code"],
         "local_files_only": resolved["model.local_files_only"],
         "cache_folder": _folder(resolved["model.cache_folder"]),
-        "backend": resolved["compute.backend"],
+        # What is converted is converted from torch's modules, and compared with them.
+        "backend": "torch",
     }
     if not is_folder:
         # The host ignores a revision for a folder without a word. The commit that was checked is the one to load: an
@@ -97,19 +100,39 @@ def load_arguments(resolved: Resolved) -> dict[str, Any]:
     return arguments
 
 
+def torch_dtype(resolved: Resolved) -> str:
+    """Return the number format of torch's weights: `compute.dtype`, or float32 where another backend computes in it.
+
+    A converted backend is made from float32 weights, and lowers precision itself.
+
+    Args:
+        resolved: The effective preferences.
+    """
+    return str(resolved["compute.dtype"]) if resolved["compute.backend"] == "torch" else "float32"
+
+
+def attention_implementation(attention: str) -> str:
+    """Return the name by which transformers knows an attention; `embedprefs.engine.attention` registers its own.
+
+    Args:
+        attention: As in `compute.attention`.
+    """
+    from embedprefs.engine.attention import ATTENTION
+
+    return ATTENTION if attention == "local" else attention
+
+
 def _folder(text: str | None) -> str | None:
     return str(Path(text).expanduser()) if text is not None else None
 
 
 def _model_kwargs(resolved: Resolved) -> dict[str, Any]:
     arguments: dict[str, Any] = dict(resolved["model.kwargs"])
-    arguments["dtype"] = resolved["compute.dtype"]
+    arguments["dtype"] = torch_dtype(resolved)
     if resolved["compute.attention"] is not None:
-        arguments["attn_implementation"] = resolved["compute.attention"]
+        arguments["attn_implementation"] = attention_implementation(resolved["compute.attention"])
     if not resolved["model.allow_pickle"]:
         arguments["use_safetensors"] = True
-    if resolved["model.onnx_file"] is not None and resolved["compute.backend"] == "onnx":
-        arguments["file_name"] = resolved["model.onnx_file"]
     return arguments
 
 
@@ -126,6 +149,14 @@ def _processor_kwargs(resolved: Resolved) -> dict[str, Any]:
     }
 
 
+def _batch_size(resolved: Resolved) -> int:
+    """Return how many texts of full length the token budget holds: the host's loop knows no budget."""
+    longest: int = resolved["tokenizer.max_seq_length"] or 1
+    most: int = resolved["compute.max_batch_size"]
+    tokens: int = resolved["compute.batch_tokens"]
+    return max(1, min(most, tokens // longest))
+
+
 def encode_arguments(resolved: Resolved, role: Literal["query", "document"]) -> dict[str, Any]:
     """Return the keyword arguments for the host's `encode`, as its `encode_query` and `encode_document` call it.
 
@@ -139,7 +170,7 @@ def encode_arguments(resolved: Resolved, role: Literal["query", "document"]) -> 
     precision = resolved["vectors.precision"]
     return {
         "prompt": resolved[f"prompts.{role}"],
-        "batch_size": resolved["compute.max_batch_size"],
+        "batch_size": _batch_size(resolved),
         "normalize_embeddings": resolved["vectors.normalize"],
         "truncate_dim": resolved["vectors.truncate_dim"],
         "precision": "float32" if precision in _QUANTISED_HERE else precision,

@@ -23,7 +23,7 @@ Purpose = Literal["all", "load"]
 _SEVERITIES = ("error", "warning", "note")
 
 #: Subjects that have no influence on the vectors of a model that is loaded.
-_NOT_FOR_LOADING = frozenset({"training", "index"})
+_NOT_FOR_LOADING = frozenset({"training", "training_contradictions", "index"})
 
 #: Subjects that each named vector has for itself; the others belong to the whole file or to the machine.
 _OF_A_NAMED_VECTOR = frozenset(

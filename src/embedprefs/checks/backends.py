@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from embedprefs.checks.rule import Found, rule
 from embedprefs.checks.subject import Subject
+from embedprefs.engine.attention import SUPPORTED as LOCAL_MODEL_TYPES
 
 __all__: list[str] = []
 
@@ -20,25 +21,16 @@ __all__: list[str] = []
     fix='Write backend = "auto", or install the package that is named.',
 )
 def backend_not_available(subject: Subject) -> Iterator[Found]:
-    """The backend that is asked for cannot run here.
+    """The backend that is asked for cannot run here: a package is not installed.
 
-    Either this version of embedprefs does not run it, or a package is not installed.
+    The model would run on torch instead, at another speed than the one that was asked for.
     """
     from embedprefs.resolve.backends import BACKENDS
 
     asked = subject.preferences.compute.backend
     for backend in BACKENDS:
-        if backend.name != asked:
-            continue
         missing = backend.missing(subject.machine)
-        if not backend.supported:
-            offered = ", ".join(other.name for other in BACKENDS if other.supported)
-            yield Found(
-                "compute.backend",
-                f'"{asked}" is not run by this version of embedprefs, which runs {offered}.',
-                'Write backend = "auto".',
-            )
-        elif missing:
+        if backend.name == asked and missing:
             packages = " ".join(missing)
             yield Found(
                 "compute.backend",
@@ -48,22 +40,60 @@ def backend_not_available(subject: Subject) -> Iterator[Found]:
 
 
 @rule(
+    "backend-not-proved",
+    "error",
+    needs=("facts", "resolved"),
+    host_today="Any architecture is converted, and whether its vectors are still the same is not looked at.",
+    example='[compute]\nbackend = "openvino"  # for a Router, or an architecture that no test has converted',
+    fix='Write backend = "auto".',
+)
+def backend_not_proved(subject: Subject) -> Iterator[Found]:
+    """The backend that is asked for does not run this model.
+
+    A model leaves torch only where a test has shown that its conversion gives the same vectors; "auto" keeps all others
+    there.
+    """
+    from embedprefs.resolve.backends import why_not_converted
+
+    if subject.preferences.compute.backend != "openvino":
+        return
+    choices = subject.choices
+    reason = why_not_converted(subject.model, {key: choices[key] for key in choices.choices})
+    if reason:
+        yield Found("compute.backend", f'"openvino" does not run this model: {reason}.', 'Write backend = "auto".')
+
+
+@rule(
     "int8-weights-not-available",
     "error",
+    needs=("hardware", "resolved"),
     host_today="Not a setting of the host.",
-    example='[compute]\nweights = "int8"',
-    fix='Write weights = "full"; for vectors of one byte a dimension write vectors.precision.',
+    example='[compute]\nweights = "int8"  # without OpenVINO and nncf, or on a GPU',
+    fix='Run pip install openvino nncf, or write weights = "full".',
 )
 def int8_weights_not_available(subject: Subject) -> Iterator[Found]:
-    """Weights in int8 are not run by this version of embedprefs.
+    """Weights in int8 cannot be had here.
 
-    Running with full weights instead would be something else than was asked for.
+    OpenVINO runs them on a processor, and nncf quantises them. Running with full weights instead would be something
+    else than was asked for.
     """
-    if subject.preferences.compute.weights == "int8":
+    if subject.preferences.compute.weights != "int8":
+        return
+    packages = subject.machine.packages
+    missing = [name for name in ("openvino", "nncf") if name not in packages]
+    backend = subject.choices.choice("compute.backend")
+    also = 'write weights = "full"; for vectors of one byte a dimension write precision = "int8" under [vectors].'
+    if missing:
         yield Found(
             "compute.weights",
-            'weights is "int8", which this version of embedprefs does not run.',
-            'Write weights = "full"; for vectors of one byte a dimension write precision = "int8" under [vectors].',
+            f'weights is "int8", which needs {" and ".join(missing)}, not installed here.',
+            f"Run pip install {' '.join(missing)}, or {also}",
+        )
+    elif backend.value != "openvino":
+        yield Found(
+            "compute.weights",
+            f'weights is "int8", which OpenVINO runs, and the backend is {backend.value}. {backend.reason}',
+            also[0].upper() + also[1:],
         )
 
 
@@ -122,7 +152,7 @@ def onnx_file_missing(subject: Subject) -> Iterator[Found]:
 
 
 #: What this version of embedprefs can ask the host for.
-SUPPORTED_ATTENTION = ("eager", "sdpa", "flash_attention_2")
+SUPPORTED_ATTENTION = ("eager", "sdpa", "local", "flash_attention_2")
 
 
 @rule(
@@ -146,6 +176,13 @@ def attention_not_available(subject: Subject) -> Iterator[Found]:
         yield Found(
             "compute.attention",
             f'"{attention}" is not run by this version of embedprefs, which runs {", ".join(SUPPORTED_ATTENTION)}.',
+            'Write attention = "auto".',
+        )
+    if attention == "local" and (facts := subject.facts) is not None and facts.model_type not in LOCAL_MODEL_TYPES:
+        yield Found(
+            "compute.attention",
+            f'"local" is for models with local layers ({", ".join(sorted(LOCAL_MODEL_TYPES))}), and this one is of '
+            f"type {facts.model_type or 'unknown'}.",
             'Write attention = "auto".',
         )
     if attention == "flash_attention_2":

@@ -227,7 +227,15 @@ def precision_contradicts_exactness(subject: Subject) -> Iterator[Found]:
     `exactness = "exact"` promises vectors within 1e-5 of those of the host in float32. Half precision has three
     digits, int8 weights have two.
     """
-    if subject.preferences.compute.exactness != "exact":
+    exactness = subject.preferences.compute.exactness
+    if exactness == "close" and subject.preferences.compute.weights == "int8":
+        yield Found(
+            "compute.weights",
+            'Weights are quantised to int8, and exactness = "close" asks for a cosine of 0.9995 to float32, which they '
+            "do not reach.",
+            'Write exactness = "fast", or weights = "full".',
+        )
+    if exactness != "exact":
         return
     reason = 'which cannot equal float32 within 1e-5, as exactness = "exact" promises.'
     if subject.choices["compute.dtype"] != "float32":

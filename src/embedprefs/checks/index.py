@@ -2,13 +2,42 @@
 
 from __future__ import annotations
 
-import string
 from collections.abc import Iterator
 
 from embedprefs.checks.rule import Found, rule
 from embedprefs.checks.subject import Subject
+from embedprefs.preferences.index_limits import (
+    DEFAULT_CHUNK_TOKENS,
+    LEAST_CHUNK_TOKENS,
+    OWN_VECTOR_NAMES,
+    PACKED_PRECISIONS,
+    TENANT_TYPES,
+    most_chunk_overlap,
+    store_address_problem,
+    template_problems,
+)
 
 __all__: list[str] = []
+
+
+def _beside_the_text(subject: Subject) -> tuple[int, int]:
+    """Special tokens, and the words of the document prompt: at least as many tokens as stand beside a chunk."""
+    tokenizer = subject.model.tokenizer
+    specials = tokenizer.specials_per_text if tokenizer is not None else 0
+    return specials, len(subject.choices["prompts.document"].split())
+
+
+def _most_chunk_tokens(subject: Subject) -> int:
+    """Tokens of a chunk, at most; what the tokenizer counts when documents are cut is never more."""
+    stated = subject.preferences.index.chunk_tokens
+    if stated is not None:
+        return stated
+    if subject.facts is None or subject.resolved is None:
+        return DEFAULT_CHUNK_TOKENS
+    length: int | None = subject.choices["tokenizer.max_seq_length"]
+    if length is None:
+        return DEFAULT_CHUNK_TOKENS
+    return min(DEFAULT_CHUNK_TOKENS, length - sum(_beside_the_text(subject)))
 
 
 @rule(
@@ -29,16 +58,13 @@ def chunk_too_long(subject: Subject) -> Iterator[Found]:
     chunk = subject.preferences.index.chunk_tokens
     if length is None or chunk is None or subject.preferences.tokenizer.overflow == "window":
         return
-    tokenizer = subject.model.tokenizer
-    specials = tokenizer.specials_per_text if tokenizer is not None else 0
-    prompt = len(subject.choices["prompts.document"].split())
+    specials, prompt = _beside_the_text(subject)
     if chunk + specials + prompt > length:
         yield Found(
             "index.chunk_tokens",
             f"Chunks of {chunk} tokens, {specials} special tokens and a prompt of at least {prompt}, and the model "
             f"reads {length}.",
-            f"Write chunk_tokens = {max(8, (length - specials - prompt) * 9 // 10)} or less.",
-            None if chunk > length else "warning",
+            f"Write chunk_tokens = {max(LEAST_CHUNK_TOKENS, (length - specials - prompt) * 9 // 10)} or less.",
         )
 
 
@@ -50,16 +76,18 @@ def chunk_too_long(subject: Subject) -> Iterator[Found]:
     fix="Write a smaller index.chunk_overlap.",
 )
 def chunk_overlap_too_large(subject: Subject) -> Iterator[Found]:
-    """Chunks would not advance.
+    """Neighbouring chunks would share more than half of their text.
 
-    Neighbouring chunks share `chunk_overlap` tokens. Where that is a whole chunk, each begins where the last began.
+    Each chunk would repeat most of the one before it, and an index of several times the size would find the same
+    passages. `embedprefs index` refuses it.
     """
     index = subject.preferences.index
-    chunk = index.chunk_tokens
-    if chunk is not None and index.chunk_overlap >= chunk:
+    chunk = _most_chunk_tokens(subject)
+    most = most_chunk_overlap(chunk)
+    if index.chunk_overlap > most:
         yield Found(
             "index.chunk_overlap",
-            f"Chunks of {chunk} tokens share {index.chunk_overlap}.",
+            f"Chunks of at most {chunk} tokens share {index.chunk_overlap}; allowed are 0 to {most}, half of a chunk.",
             f"Write chunk_overlap = {chunk // 8}.",
         )
 
@@ -76,21 +104,9 @@ def template_without_text(subject: Subject) -> Iterator[Found]:
 
     What is embedded is what the template makes of a chunk. Without {text} all chunks of a document get one vector.
     """
-    template = subject.preferences.index.template
-    try:
-        names = {name for _, name, _, _ in string.Formatter().parse(template) if name is not None}
-    except ValueError as error:
-        yield Found("index.template", f"The template cannot be read: {error}.", 'Write template = "{text}".')
-        return
-    allowed = {"text", "headings", "title", "source"}
-    for name in sorted(names - allowed):
-        yield Found(
-            "index.template",
-            f"{{{name}}} is no part of a chunk.",
-            "Use {text}, {headings}, {title} and {source}.",
-        )
-    if "text" not in names:
-        yield Found("index.template", f'"{template}" leaves out {{text}}.', 'Write template = "{headings}\\n{text}".')
+    for problem in template_problems(subject.preferences.index.template):
+        fix = f"{problem.fix} " if problem.fix else ""
+        yield Found("index.template", problem.message, f"{fix}Allowed: {problem.allowed}.")
 
 
 @rule(
@@ -118,20 +134,113 @@ def two_stage_dims_too_large(subject: Subject) -> Iterator[Found]:
 
 @rule(
     "tenant-field-undeclared",
-    "error",
+    "note",
     host_today="Not a setting of the host.",
     example='[index]\ntenant_field = "customer"  # not among metadata_fields',
-    fix="Declare the field under index.metadata_fields.",
+    fix="Declare the field under index.metadata_fields where its values are UUIDs; else nothing.",
 )
 def tenant_field_undeclared(subject: Subject) -> Iterator[Found]:
-    """The field that separates tenants is not declared.
+    """The field that separates tenants is not declared; it is taken for a keyword.
 
-    Searches filter on it each time, and need its index.
+    Its values are stored and compared as texts, and get the index that searches within one tenant need.
     """
     index = subject.preferences.index
     if index.tenant_field is not None and index.tenant_field not in index.metadata_fields:
         yield Found(
             "index.tenant_field",
-            f'"{index.tenant_field}" is not among index.metadata_fields.',
+            f'"{index.tenant_field}" is not among index.metadata_fields, so it is indexed as a keyword.',
+            f'Nothing to do; {index.tenant_field} = "keyword" under [index.metadata_fields] says it openly.',
+        )
+
+
+@rule(
+    "tenant-field-type",
+    "error",
+    host_today="Not a setting of the host.",
+    example='[index]\ntenant_field = "customer"\n[index.metadata_fields]\ncustomer = "integer"',
+    fix="Declare the tenant field as a keyword or a uuid.",
+)
+def tenant_field_type(subject: Subject) -> Iterator[Found]:
+    """The field that separates tenants has a type that cannot.
+
+    The engine keeps the points of one tenant together by an index of keywords or UUIDs; it has none for other types.
+    """
+    index = subject.preferences.index
+    kind = index.metadata_fields.get(index.tenant_field) if index.tenant_field is not None else None
+    if kind is not None and kind not in TENANT_TYPES:
+        yield Found(
+            "index.tenant_field",
+            f'"{index.tenant_field}" is declared as {kind}, and tenants are separated by {" or ".join(TENANT_TYPES)}.',
             f'Write {index.tenant_field} = "keyword" under [index.metadata_fields].',
         )
+
+
+@rule(
+    "store-address",
+    "error",
+    host_today="Not a setting of the host.",
+    example='[index]\nstore = "postgres://localhost"',
+    fix="Write index.store as edge:PATH, http(s)://HOST, grpc(s)://HOST, local:PATH or :memory:.",
+)
+def store_address(subject: Subject) -> Iterator[Found]:
+    """The address of the store leads nowhere.
+
+    It is of no known kind, lacks its folder or host, or holds a secret, which belongs into the environment.
+    """
+    problem = store_address_problem(subject.preferences.index.store)
+    if problem is not None:
+        fix = f" {problem.fix}" if problem.fix else ""
+        yield Found("index.store", problem.message, f"Allowed: {problem.allowed}.{fix}")
+
+
+@rule(
+    "precision-not-for-a-collection",
+    "error",
+    host_today="Nothing; a vector database takes the packed bytes for dimensions, and ranks by noise.",
+    example='[vectors]\nprecision = "binary"\n[index]\ncollection = "documents"',
+    fix='Leave vectors.precision at "float32" and write quantization = "binary" under [index].',
+)
+def precision_not_for_a_collection(subject: Subject) -> Iterator[Found]:
+    """Packed bits cannot be kept in a collection.
+
+    With binary precision a number holds eight dimensions. A store would compare these numbers as if they were
+    dimensions. Its own binary quantization packs the bits itself, and scores the best hits again on the full vectors.
+    """
+    preferences = subject.preferences
+    if not any(key.startswith("index.") for key in preferences.stated()):
+        return  # vectors that go into a file may well be packed
+    resolved = subject.resolved
+    main = resolved["vectors.precision"] if resolved is not None else preferences.vectors.precision
+    precisions = {"vectors.precision": main}
+    precisions |= {
+        f"index.vectors.{name}.vectors.precision": vector.vectors.precision
+        for name, vector in preferences.index.vectors.items()
+    }
+    for key, precision in precisions.items():
+        if precision in PACKED_PRECISIONS:
+            yield Found(
+                key,
+                f'"{precision}" packs eight dimensions into a number, which no collection can compare.',
+                f'Write {key.rpartition(".")[2]} = "float32" there, and quantization = "binary" under [index].',
+            )
+
+
+@rule(
+    "vector-name-taken",
+    "error",
+    host_today="Not a setting of the host.",
+    example="A further vector in the table [index.vectors.dense].",
+    fix="Give the further vector another name.",
+)
+def vector_name_taken(subject: Subject) -> Iterator[Found]:
+    """A further vector is called like one that every collection has by itself.
+
+    The main vector, its first dimensions, the sparse and the token vectors have fixed names.
+    """
+    for name in subject.preferences.index.vectors:
+        if name in OWN_VECTOR_NAMES:
+            yield Found(
+                f"index.vectors.{name}.model.name",
+                f'"{name}" is what a collection calls one of its own vectors.',
+                f"Choose any name but {', '.join(OWN_VECTOR_NAMES)}.",
+            )

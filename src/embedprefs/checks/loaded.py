@@ -125,9 +125,9 @@ def dtype_not_applied(subject: LoadedSubject) -> Iterator[Found]:
 
     Every floating-point parameter is looked at, those of pooling and dense modules too.
     """
-    if subject.resolved["compute.weights"] == "int8" or subject.resolved["compute.backend"] != "torch":
-        return
-    asked = subject.resolved["compute.dtype"]
+    from embedprefs.arguments import torch_dtype
+
+    asked = torch_dtype(subject.resolved)
     others: dict[str, list[str]] = {}
     for name, parameter in subject.model.named_parameters():
         found = str(parameter.dtype).removeprefix("torch.")
@@ -157,10 +157,12 @@ def attention_not_applied(subject: LoadedSubject) -> Iterator[Found]:
     """
     transformer = _transformer(subject)
     asked = subject.resolved["compute.attention"]
-    if transformer is None or asked is None or subject.resolved["compute.backend"] != "torch":
+    if transformer is None or asked is None:
         return
+    from embedprefs.arguments import attention_implementation
+
     found = str(getattr(transformer.config, "_attn_implementation", None))
-    if found != asked:
+    if found != attention_implementation(asked):
         yield _not_applied("compute.attention", asked, f'"{found}" runs')
 
 
@@ -248,7 +250,7 @@ def device_not_applied(subject: LoadedSubject) -> Iterator[Found]:
     It then runs, at another speed.
     """
     devices = subject.resolved.devices
-    if len(devices) > 1 or subject.resolved["compute.backend"] != "torch":
+    if len(devices) > 1:
         return  # each process of a pool has a device of its own
     found = str(subject.model.device)
     asked = devices[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator
 
 from embedprefs.checks.rule import Found, rule
@@ -11,6 +12,9 @@ from embedprefs.preferences import Layer
 __all__: list[str] = []
 
 ROLES = ("query", "document")
+
+#: Names in [prompts] that something looks for, and those that it should be written under.
+LOOKED_FOR = (*ROLES, "task", "passage", "corpus")
 
 #: Names under which guides and other libraries keep the two prompts; sentence-transformers looks for none of them.
 ROLE_OF_OTHER_NAME = {
@@ -185,6 +189,35 @@ def prompt_name_unused(subject: Subject) -> Iterator[Found]:
                 f"prompts.{name}",
                 f'"{name}" is kept as a named prompt and is not applied to any {role}.',
                 f"Write it as {role} = {_quoted(prompts.named[name])}.",
+            )
+
+
+@rule(
+    "prompt-name-near-miss",
+    "warning",
+    cases=(1, 2),
+    host_today="A prompt may have any name, and one that no call names is never applied.",
+    example='[prompts]\nqeury = "search_query: "',
+    fix="Correct the name; one that is meant as it is can be ignored by this code.",
+)
+def prompt_name_near_miss(subject: Subject) -> Iterator[Found]:
+    """A named prompt is spelled almost like one that is looked for.
+
+    Any name is allowed, so that a slip of the finger makes a further prompt, which is applied only where a call names
+    it. The role it was meant for goes without.
+    """
+    preferences = subject.preferences.prompts
+    of_the_model = subject.facts.prompts if subject.facts is not None else {}
+    known = dict.fromkeys([*LOOKED_FOR, *of_the_model])
+    for name in preferences.named:
+        if name in known or name.lower().replace("-", "_") in ROLE_OF_OTHER_NAME:
+            continue
+        close = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.8)
+        if close:
+            yield Found(
+                f"prompts.{name}",
+                f'"{name}" is kept as a prompt of its own, which is applied only where a call names it.',
+                f"Did you mean {close[0]}?",
             )
 
 

@@ -28,10 +28,15 @@ def model_not_readable(subject: Subject) -> Iterator[Found]:
     if problem is None:
         return
     away = isinstance(problem, UnavailableError)
+    advice = "Correct model.name."
+    if away:
+        advice = "Run the check again where the hub can be reached, or download the model."
+        if subject.preferences.model.revision is not None:
+            advice += " If model.revision was written for another model, remove it or run embedprefs init --force."
     yield Found(
         "model.name",
         f"{' '.join(str(problem).split())} The rules about the model were not asked.",
-        "Run the check again where the hub can be reached, or download the model." if away else "Correct model.name.",
+        advice,
         "warning" if away else None,
     )
 

@@ -14,12 +14,24 @@ from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
 from embedprefs.checks.finding import Finding, Severity
-from embedprefs.checks.subject import LoadedSubject, Subject
+from embedprefs.checks.subject import LoadedSubject, Subject, TrainingSubject
 
-__all__ = ["AnyRule", "Found", "LoadedRule", "Need", "PreferenceRule", "Rule", "loaded_rule", "nearest", "rule"]
+__all__ = [
+    "AnyRule",
+    "Found",
+    "LoadedRule",
+    "Need",
+    "PreferenceRule",
+    "Rule",
+    "TrainingRule",
+    "loaded_rule",
+    "nearest",
+    "rule",
+    "training_rule",
+]
 
 Need = Literal["facts", "hardware", "resolved"]
-SubjectT = TypeVar("SubjectT", Subject, LoadedSubject)
+SubjectT = TypeVar("SubjectT", Subject, LoadedSubject, TrainingSubject)
 
 
 @dataclass(frozen=True)
@@ -62,6 +74,11 @@ class Rule(Generic[SubjectT]):
     function: Callable[[SubjectT], Iterable[Found]]
 
     @property
+    def on_training_data(self) -> bool:
+        """True for a rule that only the training data can answer."""
+        return self.subject == "training_rows"
+
+    @property
     def on_loaded_model(self) -> bool:
         """True for a rule that only the loaded model can answer."""
         return self.subject.startswith("loaded")
@@ -81,7 +98,8 @@ class Rule(Generic[SubjectT]):
 
 PreferenceRule = Rule[Subject]
 LoadedRule = Rule[LoadedSubject]
-AnyRule = PreferenceRule | LoadedRule
+TrainingRule = Rule[TrainingSubject]
+AnyRule = PreferenceRule | LoadedRule | TrainingRule
 
 
 def rule(
@@ -115,6 +133,24 @@ def loaded_rule(
     """Make a rule of a function over the loaded model; see the module's docstring."""
 
     def decorate(function: Callable[[LoadedSubject], Iterable[Found]]) -> LoadedRule:
+        title, why = _title_and_why(function)
+        return Rule(code, severity, title, why, host_today, example, fix, cases, (), _subject_of(function), function)
+
+    return decorate
+
+
+def training_rule(
+    code: str,
+    severity: Severity,
+    *,
+    host_today: str,
+    example: str,
+    fix: str,
+    cases: tuple[int, ...] = (),
+) -> Callable[[Callable[[TrainingSubject], Iterable[Found]]], TrainingRule]:
+    """Make a rule of a function over preferences and training data; see the module's docstring."""
+
+    def decorate(function: Callable[[TrainingSubject], Iterable[Found]]) -> TrainingRule:
         title, why = _title_and_why(function)
         return Rule(code, severity, title, why, host_today, example, fix, cases, (), _subject_of(function), function)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from embedprefs.engine.attention import ATTENTION as LOCAL_ATTENTION
 from embedprefs.errors import EmbedPrefsError
 from embedprefs.preferences import Layer, Preferences
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from embedprefs.known_models import KnownModel
     from embedprefs.resolve import Resolved
 
-__all__ = ["SHORT_TEXT", "LoadedSubject", "Subject", "evaluation_mode"]
+__all__ = ["SHORT_TEXT", "LoadedSubject", "Subject", "TrainingSubject", "evaluation_mode"]
 
 #: The text that probes a loaded model; short, so that it costs little beside loading.
 SHORT_TEXT = "a"
@@ -137,7 +138,7 @@ class LoadedSubject:
             self.resolved.facts.tensors_verified
             and self.resolved["compute.dtype"] in ("float32", "bfloat16")
             and getattr(tokenizer, "padding_side", None) == "right"
-            and getattr(config, "_attn_implementation", None) in ("eager", "sdpa")
+            and getattr(config, "_attn_implementation", None) in ("eager", "sdpa", LOCAL_ATTENTION)
         )
 
     @cached_property
@@ -184,3 +185,57 @@ class LoadedSubject:
     def origin(self, key: str | None) -> str | None:
         """Return where a dotted key's value was written, in words; None where nothing states it."""
         return Subject(self.preferences, self.resolved.facts, self.resolved.hardware, self.resolved).origin(key)
+
+
+@dataclass(frozen=True)
+class TrainingSubject:
+    """Preferences together with the training data, and what a plan found out about them."""
+
+    preferences: Preferences
+    name: str
+    """What the data are called."""
+    kind: str
+    """`pairs`, `triplets`, `tuples`, `scored_pairs`, `labelled` or `texts`."""
+    rows: Sequence[Mapping[str, Any]]
+    """The rows that are trained on, by role."""
+    text_roles: tuple[str, ...] = ()
+    label_roles: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
+    """Columns that are not trained on."""
+    rejected: int = 0
+    """Rows that cannot be used."""
+    loss: str | None = None
+    """Class of the loss; None where none could be chosen."""
+    loss_problem: tuple[str, str] | None = None
+    """Why the loss cannot take the data, and what to do."""
+    refused: tuple[tuple[str, str, str], ...] = ()
+    """Preferences that a run refuses: key, why, and what to do."""
+    batch_size: int = 0
+    """Rows of a batch, as asked for."""
+    sampler: str = ""
+    """Name of the sampler: `covering`, or one of the host's."""
+    batch_sizes: tuple[int, ...] = ()
+    """Rows of each batch of the first epoch."""
+    rows_lost: int = 0
+    """Rows that the first epoch does not see."""
+    false_negatives: int = 0
+    """Rows that have a text of their own as a negative."""
+    steps: int = 0
+    """Optimizer steps of the whole run."""
+    truncated: Mapping[str, float] = field(default_factory=dict)
+    """Role -> share of its texts that are longer than what is read."""
+    length: int | None = None
+    """Tokens of one text that are read."""
+    leakage: Mapping[str, str] = field(default_factory=dict)
+    """Part that is evaluated on -> what it shares with training, in words."""
+    queries: Mapping[str, int] = field(default_factory=dict)
+    """Part that is evaluated on -> its queries."""
+    memory_needed: int | None = None
+    """Bytes."""
+    memory_free: int | None = None
+    """Bytes on the device."""
+    device: str = "cpu"
+
+    def origin(self, key: str | None) -> str | None:
+        """Return where a dotted key's value was written, in words; None where nothing states it."""
+        return Subject(self.preferences).origin(key)

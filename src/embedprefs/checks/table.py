@@ -19,12 +19,14 @@ from embedprefs.checks import (
     reading,
     tokenizer,
     training,
+    training_contradictions,
+    training_rows,
     vectors,
     weights,
 )
-from embedprefs.checks.rule import AnyRule, LoadedRule, PreferenceRule, Rule
+from embedprefs.checks.rule import AnyRule, LoadedRule, PreferenceRule, Rule, TrainingRule
 
-__all__ = ["LOADED_RULES", "PREFERENCE_RULES", "RULES", "SUBJECTS"]
+__all__ = ["LOADED_RULES", "PREFERENCE_RULES", "RULES", "SUBJECTS", "TRAINING_RULES"]
 
 #: Module of rules -> its heading, in the order of the reference page.
 SUBJECTS: Mapping[ModuleType, str] = MappingProxyType(
@@ -41,6 +43,8 @@ SUBJECTS: Mapping[ModuleType, str] = MappingProxyType(
         backends: "Backend and attention",
         index: "Index",
         training: "Training",
+        training_contradictions: "Training: settings that contradict each other",
+        training_rows: "Training: settings and data",
         loaded: "Loaded model",
         loaded_probes: "Loaded model, with probe texts",
     }
@@ -63,5 +67,8 @@ def _by_code() -> dict[str, AnyRule]:
 
 #: Code -> rule, in the order of the subjects.
 RULES: Mapping[str, AnyRule] = MappingProxyType(_by_code())
-PREFERENCE_RULES = tuple(cast("PreferenceRule", rule) for rule in RULES.values() if not rule.on_loaded_model)
+PREFERENCE_RULES = tuple(
+    cast("PreferenceRule", rule) for rule in RULES.values() if not rule.on_loaded_model and not rule.on_training_data
+)
+TRAINING_RULES = tuple(cast("TrainingRule", rule) for rule in RULES.values() if rule.on_training_data)
 LOADED_RULES = tuple(cast("LoadedRule", rule) for rule in RULES.values() if rule.on_loaded_model)

@@ -414,6 +414,13 @@ def training_matryoshka_dims(subject: Subject) -> Iterator[Found]:
     if not dims:
         return
     key = "training.matryoshka_dims"
+    twice = sorted({dim for dim in dims if dims.count(dim) > 1})
+    if twice:
+        yield Found(
+            key,
+            f"{twice[0]} stands there twice: it would be trained twice, and one evaluation would overwrite the other.",
+            f"Write {twice[0]} once.",
+        )
     if full is not None:
         large = [dim for dim in dims if dim > full]
         if large:

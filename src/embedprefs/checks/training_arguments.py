@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from embedprefs.checks.training_losses import HOST_LOSSES
+
 __all__ = [
     "CHOICES",
     "DEPRECATED",
@@ -279,48 +281,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
 )
 
 #: Losses of the host, by class name.
-LOSSES = (
-    "AdaptiveLayerLoss",
-    "AnglELoss",
-    "BatchAllTripletLoss",
-    "BatchHardSoftMarginTripletLoss",
-    "BatchHardTripletLoss",
-    "BatchSemiHardTripletLoss",
-    "CachedGISTEmbedLoss",
-    "CachedMultipleNegativesRankingLoss",
-    "CachedMultipleNegativesSymmetricRankingLoss",
-    "CoSENTLoss",
-    "ContrastiveLoss",
-    "ContrastiveTensionLoss",
-    "ContrastiveTensionLossInBatchNegatives",
-    "CosineSimilarityLoss",
-    "DenoisingAutoEncoderLoss",
-    "DistillKLDivLoss",
-    "EmbedDistillLoss",
-    "GISTEmbedLoss",
-    "GlobalOrthogonalRegularizationLoss",
-    "MSELoss",
-    "MarginMSELoss",
-    "Matryoshka2dLoss",
-    "MatryoshkaLoss",
-    "MegaBatchMarginLoss",
-    "MultipleNegativesRankingLoss",
-    "MultipleNegativesSymmetricRankingLoss",
-    "OnlineContrastiveLoss",
-    "SoftmaxLoss",
-    "TripletLoss",
-)
+LOSSES = tuple(HOST_LOSSES)
 
 #: Losses whose negatives are the other rows of the batch.
-IN_BATCH_NEGATIVES_LOSSES = frozenset(
-    {
-        "CachedGISTEmbedLoss",
-        "CachedMultipleNegativesRankingLoss",
-        "CachedMultipleNegativesSymmetricRankingLoss",
-        "ContrastiveTensionLossInBatchNegatives",
-        "GISTEmbedLoss",
-        "MegaBatchMarginLoss",
-        "MultipleNegativesRankingLoss",
-        "MultipleNegativesSymmetricRankingLoss",
-    }
-)
+IN_BATCH_NEGATIVES_LOSSES = frozenset(loss.name for loss in HOST_LOSSES.values() if loss.in_batch_negatives)

@@ -30,10 +30,12 @@ from embedprefs.cli.plugin import (
     say_error,
 )
 from embedprefs.errors import CheckFailedError
+from embedprefs.wording import many
 
 if TYPE_CHECKING:
     from embedprefs.embedding import EmbedFileReport, JobProgress
     from embedprefs.model import PreferredSentenceTransformer
+    from embedprefs.serving import Encoder
 
 __all__ = ["Errors", "Role", "TextFormat", "embed", "register"]
 
@@ -104,6 +106,7 @@ def embed(
     from embedprefs.embedding import chunk_sizes, plan_embedding
     from embedprefs.record import Record
     from embedprefs.resolve import resolve
+    from embedprefs.serving import find_artefact, load_found
 
     prefs = load(preferences, set_)
     job = plan_embedding(
@@ -119,7 +122,7 @@ def embed(
         restart=restart,
     )
     resolved = resolve(prefs)
-    findings = check(prefs, resolved.facts, resolved.hardware, resolved=resolved)
+    findings = check(prefs, resolved.facts, resolved.hardware, resolved=resolved, purpose="load")
     wrong = [finding for finding in findings if finding.severity == "error"]
     if wrong:
         raise CheckFailedError(wrong)
@@ -127,21 +130,25 @@ def embed(
     if not job.resumable:
         say("The input is a stream, which is read once: an interrupted run will have to begin again.")
     with _patient_signals() as signals, progress("Embedding", unit="texts") as show:
+        artefact = find_artefact(resolved)
 
-        def load_when_due() -> PreferredSentenceTransformer:
-            from embedprefs.model import load_model
+        def load_when_due() -> PreferredSentenceTransformer | Encoder:
+            encoder = load_found(artefact, resolved) if artefact is not None else None
+            if encoder is None:
+                from embedprefs.model import load_model
 
-            say("Loading the model.")
-            hush_other_bars()
-            model = load_model(prefs, facts=resolved.facts, hardware=resolved.hardware)
+                say("Loading the model.")
+                hush_other_bars()
+                encoder = load_model(prefs, facts=resolved.facts, hardware=resolved.hardware)
             signals.patient = True
-            return model
+            return encoder
 
         def report_progress(step: JobProgress) -> None:
             show(step.rows, step.total)
 
         try:
-            report = job.run(load_when_due, Record.of(resolved), progress=report_progress, stop=lambda: signals.asked)
+            record = artefact.record if artefact is not None else Record.of(resolved)
+            report = job.run(load_when_due, record, progress=report_progress, stop=lambda: signals.asked)
         except KeyboardInterrupt:
             say_error(f"interrupted. {job.what_is_safe()}")
             return ExitCode.INTERRUPTED
@@ -157,25 +164,37 @@ def _print_report(report: EmbedFileReport, result_format: ResultFormat) -> None:
         print_json(report.to_json())
         return
     earlier = f" ({report.resumed:,} of them by an earlier run)" if report.resumed else ""
-    rate = f", {report.texts / report.seconds:,.0f} texts/s" if report.seconds > 0 else ""
+    rate = f", {_per_second(report.texts / report.seconds)} texts/s" if report.seconds > 0 else ""
     lines = [
-        f"{report.output}: {report.texts:,} vectors of {report.dimension} numbers, {report.dtype}{earlier}",
-        f"  {report.tokens:,} tokens, {report.truncated:,} texts truncated, {report.seconds:.1f} s{rate}",
+        f"{report.output}: {many(report.texts, 'vector')} of {report.dimension} numbers, {report.dtype}{earlier}",
+        f"  {_tokens(report)}, {many(report.truncated, 'text')} truncated, {report.seconds:.1f} s{rate}",
     ]
     if report.truncated or report.windowed:
         what = "cut at what the model reads" if report.truncated else "embedded in windows"
         count = report.truncated + report.windowed
-        lines.append(f"  {count:,} texts too long, {what}: {_lines(report.overlong_lines, count)}")
+        lines.append(f"  {many(count, 'text')} too long, {what}: {_lines(report.overlong_lines, count)}")
     if report.clipped:
-        lines.append(f"  {report.clipped:,} numbers outside the calibrated ranges: calibrate on texts like these")
+        lines.append(f"  {many(report.clipped, 'number')} outside the calibrated ranges: calibrate on texts like these")
     unreadable = _lines(report.named_lines, report.skipped + report.replaced)
     if report.skipped:
-        lines.append(f"  {report.skipped:,} lines left out, because they are not UTF-8: {unreadable}")
+        lines.append(f"  {many(report.skipped, 'line')} left out, not being UTF-8: {unreadable}")
     if report.replaced:
-        lines.append(f"  {report.replaced:,} lines with unreadable bytes replaced: {unreadable}")
+        lines.append(f"  {many(report.replaced, 'line')} with unreadable bytes replaced: {unreadable}")
     if report.empty:
-        lines.append(f"  {report.empty:,} texts are empty; they were embedded as they are")
+        lines.append(f"  {many(report.empty, 'empty text')}, embedded as found")
     print_result("\n".join(lines))
+
+
+def _per_second(rate: float) -> str:
+    return f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
+
+
+def _tokens(report: EmbedFileReport) -> str:
+    if not report.in_workers:
+        return many(report.tokens, "token")
+    if not report.tokens:
+        return "tokens not counted in worker processes"
+    return f"{many(report.tokens, 'token')}, not counting {many(report.in_workers, 'text')} in worker processes"
 
 
 def _lines(named: Sequence[int], count: int) -> str:

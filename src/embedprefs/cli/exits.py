@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from enum import IntEnum
 from typing import NoReturn, TextIO
 
-from embedprefs.cli.output import quiet, say_error, say_warning
+from embedprefs.cli.output import quiet, say, say_error, say_warning
 from embedprefs.errors import EmbedPrefsError, EmbedPrefsWarning
 
 __all__ = ["ExitCode", "end_quietly_without_reader", "run_safely"]
@@ -116,18 +116,37 @@ def _readable_warnings() -> Iterator[None]:
 
 @contextmanager
 def _visible_log(*, debug: bool) -> Iterator[None]:
-    """Write what is logged under `embedprefs` to standard error: warnings, and everything with --debug."""
-    logger = logging.getLogger("embedprefs")
+    """Write what is logged under `embedprefs` to standard error: warnings, and everything with --debug.
+
+    Whether a compiled artefact answers instead of the model is always said: it is another way to the same vectors.
+    """
+    logger, serving = logging.getLogger("embedprefs"), logging.getLogger("embedprefs.serving")
     handler = logging.StreamHandler()
+    handler.setLevel(logging.DEBUG if debug else logging.WARNING)
     handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
-    before = logger.level
-    logger.setLevel(logging.DEBUG if debug else logging.WARNING)
+    notices = _Notices()
+    before = logger.level, serving.level
+    logger.setLevel(handler.level)
+    serving.setLevel(logging.DEBUG if debug else logging.INFO)
     logger.addHandler(handler)
+    if not debug:
+        serving.addHandler(notices)
     try:
         yield
     finally:
         logger.removeHandler(handler)
-        logger.setLevel(before)
+        serving.removeHandler(notices)
+        logger.setLevel(before[0])
+        serving.setLevel(before[1])
+
+
+class _Notices(logging.Handler):
+    """Says what is logged as information, as a plain line."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one line to standard error, unless the command is to be quiet."""
+        if record.levelno == logging.INFO:
+            say(record.getMessage())
 
 
 def end_quietly_without_reader() -> NoReturn:

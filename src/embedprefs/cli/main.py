@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import importlib.metadata
 import sys
+from collections.abc import Iterator
 from typing import Annotated, Any, cast
 
 import typer
 from typer.core import TyperGroup
+from typer.models import CommandInfo
 
 from embedprefs import __version__
 from embedprefs.cli import (
+    bench,
     calibrate,
     check,
     compare,
@@ -22,18 +25,26 @@ from embedprefs.cli import (
     migrate_config,
     schema,
     show,
+    train,
 )
+from embedprefs.cli import compile as compile_artefact
 from embedprefs.cli.exits import ExitCode, end_quietly_without_reader
 from embedprefs.cli.output import say_error, say_warning
 
-__all__ = ["create_app", "run"]
+__all__ = ["added_commands", "create_app", "run"]
 
 _ENTRY_POINTS = "embedprefs.commands"
 
 #: Commands that a further distribution adds -> that distribution and the extra that installs it.
-_ADDED_BY = dict.fromkeys(
-    ("index", "search", "status", "verify", "adopt", "export", "migrate"), ("embedprefs-qdrant", "qdrant")
-)
+_ADDED_BY = dict.fromkeys(("index", "search", "status", "verify", "adopt", "export"), ("embedprefs-qdrant", "qdrant"))
+
+
+#: Commands that people look for and that are done otherwise -> how.
+_DONE_OTHERWISE = {
+    "migrate": "To move a collection to other preferences, index its documents under them into another collection "
+    "(embedprefs index --collection NAME), then name that one in index.collection. Searches go on in the old one until "
+    "then; whoever searches by an alias is moved at once with Store.switch(ALIAS, NAME).",
+}
 
 
 class CommandGroup(TyperGroup):
@@ -61,20 +72,22 @@ class CommandGroup(TyperGroup):
             distribution, extra = _ADDED_BY[name]
             say_error(f'the command "{name}" comes with {distribution}.\n  {_advice(distribution, extra)}')
             raise typer.Exit(int(ExitCode.WRONG_REQUEST))
+        if name in _DONE_OTHERWISE and self.get_command(ctx, name) is None:
+            say_error(f'there is no command "{name}".\n  {_DONE_OTHERWISE[name]}')
+            raise typer.Exit(int(ExitCode.WRONG_REQUEST))
         return super().resolve_command(ctx, args)
 
     def _add_plugins(self) -> None:
         if self._looked_for_plugins:
             return
         self._looked_for_plugins = True
-        for entry_point in sorted(importlib.metadata.entry_points(group=_ENTRY_POINTS), key=lambda item: item.name):
+        for entry_point in _entry_points():
             self._add_plugin(entry_point)
 
     def _add_plugin(self, entry_point: importlib.metadata.EntryPoint) -> None:
-        owner = entry_point.dist.name if entry_point.dist is not None else entry_point.value
-        added = typer.Typer(callback=_nothing, add_completion=False)
+        owner = _owner(entry_point)
         try:
-            entry_point.load()(added)
+            added = _registered(entry_point)
             commands = cast("TyperGroup", typer.main.get_command(added)).commands
         except Exception as error:  # noqa: BLE001 - whatever a stranger's package raises, our commands must still work
             say_warning(
@@ -86,6 +99,27 @@ class CommandGroup(TyperGroup):
                 say_warning(f'{owner} adds a command "{name}", which exists already; it is left out.')
             else:
                 self.commands[name] = command
+
+
+def _owner(entry_point: importlib.metadata.EntryPoint) -> str:
+    return entry_point.dist.name if entry_point.dist is not None else entry_point.value
+
+
+def _registered(entry_point: importlib.metadata.EntryPoint) -> typer.Typer:
+    """Let a distribution add its commands to an app of its own."""
+    added = typer.Typer(callback=_nothing, add_completion=False)
+    entry_point.load()(added)
+    return added
+
+
+def added_commands() -> Iterator[tuple[str, list[CommandInfo]]]:
+    """Yield each installed distribution that adds commands, with these."""
+    for entry_point in _entry_points():
+        yield _owner(entry_point), _registered(entry_point).registered_commands
+
+
+def _entry_points() -> list[importlib.metadata.EntryPoint]:
+    return sorted(importlib.metadata.entry_points(group=_ENTRY_POINTS), key=lambda item: item.name)
 
 
 def _nothing() -> None:
@@ -129,7 +163,22 @@ def create_app() -> typer.Typer:
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    for module in (init, show, check, explain, doctor, embed, calibrate, evaluate, compare, schema, migrate_config):
+    for module in (
+        init,
+        show,
+        check,
+        explain,
+        doctor,
+        embed,
+        calibrate,
+        evaluate,
+        compare,
+        train,
+        compile_artefact,
+        bench,
+        schema,
+        migrate_config,
+    ):
         module.register(app)
     return app
 

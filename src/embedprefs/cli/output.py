@@ -112,8 +112,12 @@ def say(message: str, *, style: str = "") -> None:
 
 
 def say_warning(message: str) -> None:
-    """Write a warning to standard error."""
-    _say_marked("Warning: ", "yellow", message)
+    """Write a warning to standard error; a finding, which begins with its own mark, gets no second one."""
+    mark, closing, words = message.partition("] ")
+    if closing and message.startswith("warning["):
+        _say_marked(f"{mark}{closing}", "yellow", words)
+    else:
+        _say_marked("Warning: ", "yellow", message)
 
 
 def say_error(message: str) -> None:

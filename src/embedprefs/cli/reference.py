@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
-from typing import get_args
+from typing import Any, get_args, get_origin
 
 from typer.models import ArgumentInfo, CommandInfo
 
@@ -24,8 +24,8 @@ _CODES = (
 
 
 def render() -> str:
-    """Return the reference of every command of this distribution as a Markdown page."""
-    from embedprefs.cli.main import create_app
+    """Return the reference of every command as a Markdown page: ours, then those that other distributions add."""
+    from embedprefs.cli.main import added_commands, create_app
 
     lines = [
         "# Commands",
@@ -40,19 +40,32 @@ def render() -> str:
     ]
     for command in create_app().registered_commands:
         lines.extend(_command(command))
+    for distribution, commands in added_commands():
+        for command in commands:
+            lines.extend(_command(command, f"Comes with the distribution `{distribution}`."))
     return "\n".join(lines)
 
 
-def _command(command: CommandInfo) -> Iterator[str]:
+def _command(command: CommandInfo, note: str = "") -> Iterator[str]:
     parameters = [_Parameter.of(item) for item in inspect.signature(command.callback or _command).parameters.values()]
     arguments = [parameter.spelling for parameter in parameters if not parameter.spelling.startswith("-")]
     words = " ".join(["embedprefs", str(command.name), *arguments, "[OPTIONS]"])
     help_text = inspect.getdoc(command.callback) or ""
     yield from (f"## `embedprefs {command.name}`", "", "```text", words, "```", "", help_text, "")
+    if note:
+        yield from (note, "")
     yield from ("| argument or option | what it is |", "| --- | --- |")
     for parameter in sorted(parameters, key=lambda item: item.spelling.startswith("-")):
         yield f"| `{parameter.spelling}` | {parameter.words} |"
     yield ""
+
+
+def _argument(parameter: inspect.Parameter, kinds: list[Any]) -> str:
+    """How an argument without a name of its own is shown, as in `--help`."""
+    name = parameter.name.upper()
+    if any(get_origin(kind) is list for kind in kinds):
+        name += "..."
+    return name if parameter.default is inspect.Parameter.empty else f"[{name}]"
 
 
 @dataclass(frozen=True)
@@ -75,8 +88,8 @@ class _Parameter:
             words.append(f"Default: `{default}`.")
         text = " ".join(words).replace("|", "\\|")
         if isinstance(declared, ArgumentInfo):
-            return cls(str(declared.metavar), text)
+            return cls(declared.metavar or _argument(parameter, kinds), text)
         # In an annotation, Typer keeps the first spelling where a default would stand.
         names = ", ".join([declared.default, *(declared.param_decls or ())])
-        value = declared.metavar or (None if kind is bool else "VALUE")
+        value = declared.metavar or (None if bool in kinds else "VALUE")
         return cls(f"{names} {value}" if value and not choices else names, text)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from embedprefs.preferences import Kind, Layer, Origin, Preferences, every_field
 from embedprefs.toml_text import dotted, split_key
 
 if TYPE_CHECKING:
+    from embedprefs.engine.exactness import Measurement
     from embedprefs.facts import ModelFacts
     from embedprefs.resolve import Choice, Resolved
 
@@ -63,7 +64,14 @@ def as_text(view: View) -> Iterator[tuple[str, Rows]]:
         yield "\nEvery preference, and where it was written", _all_origins(view)
     if view.effective is not None and view.resolved:
         yield "\nEffective values", _every_choice(view.effective)
-        yield "\nIdentity", [("fingerprint", _fingerprint(view.effective))]
+        of_a_collection = _collection_fingerprint(view.effective)
+        yield "\nIdentity", [("fingerprint", _fingerprint(view.effective)), ("in a collection", of_a_collection)]
+        measured = _measurements(view.effective)
+        if measured:
+            yield (
+                "\nCompared with float32 on torch",
+                [(name, _measured_words(found)) for name, found in measured.items()],
+            )
     if view.effective is not None and view.facts:
         yield "\nWhat the model's files say", [(f"  {name}", words) for name, words in _fact_rows(view.effective.facts)]
 
@@ -161,6 +169,23 @@ def _every_choice(effective: Resolved) -> Rows:
     return _by_section(keys, cells)
 
 
+def _measurements(effective: Resolved) -> dict[str, Measurement | None]:
+    """Return what was measured at first use, for each backend that is tried; None where it was not used yet."""
+    from embedprefs.engine.exactness import kept_measurement
+    from embedprefs.engine.selection import candidates
+
+    return {
+        f"{backend}, {numerics}": kept_measurement(effective, backend, numerics)
+        for backend, numerics in candidates(effective)
+    }
+
+
+def _measured_words(found: Measurement | None) -> str:
+    if found is None:
+        return "not measured yet: the first texts that are embedded do it"
+    return f"cosine at least {found.cosine:.6f}, numbers within {found.difference:.1e} ({found.texts} probe texts)"
+
+
 def _fact_rows(facts: ModelFacts) -> Iterator[tuple[str, str]]:
     tokenizer = facts.tokenizer
     values: dict[str, Any] = {
@@ -231,6 +256,10 @@ def as_json(view: View) -> dict[str, Any]:
             result["resolved"] = effective.to_json()
         if view.resolved:
             result["fingerprint"] = _fingerprint(effective)
+            result["collection_fingerprint"] = _collection_fingerprint(effective)
+            result["measured"] = {
+                name: asdict(found) if found is not None else None for name, found in _measurements(effective).items()
+            }
         if view.facts:
             result["facts"] = dict(_fact_values(effective.facts))
     return result
@@ -238,8 +267,6 @@ def as_json(view: View) -> dict[str, Any]:
 
 def _fact_values(facts: ModelFacts) -> Iterator[tuple[str, Any]]:
     """Yield what the files say, the tensors counted rather than listed."""
-    from dataclasses import asdict
-
     for name, value in asdict(facts).items():
         if name == "tensors":
             yield "tensor_count", len(value)
@@ -286,6 +313,13 @@ def _fingerprint(effective: Resolved) -> str:
     from embedprefs.record import fingerprint
 
     return fingerprint(effective)
+
+
+def _collection_fingerprint(effective: Resolved) -> str:
+    """What a collection records: the template that makes the embedded texts is part of it."""
+    from embedprefs.record import Record
+
+    return Record.for_collection(effective).fingerprint
 
 
 def _stated_auto(prefs: Preferences, key: str) -> bool:

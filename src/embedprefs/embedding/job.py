@@ -23,6 +23,7 @@ from embedprefs.record import Record
 
 if TYPE_CHECKING:
     from embedprefs.model import PreferredSentenceTransformer
+    from embedprefs.serving import Encoder
 
 __all__ = ["EmbeddingJob", "Role"]
 
@@ -62,7 +63,7 @@ class EmbeddingJob:
 
     def run(
         self,
-        load: Callable[[], PreferredSentenceTransformer],
+        load: Callable[[], PreferredSentenceTransformer | Encoder],
         record: Record,
         *,
         progress: Callable[[JobProgress], None] | None = None,
@@ -85,7 +86,7 @@ class EmbeddingJob:
         with partial.locked():
             step, header = self._begin(partial, record)
             resumed = step.rows
-            model: PreferredSentenceTransformer | None = None
+            model: PreferredSentenceTransformer | Encoder | None = None
             stopped = False
             try:
                 for chunk in self._chunks(step.position, header):
@@ -225,7 +226,9 @@ class EmbeddingJob:
         if rows or skipped:
             yield _Chunk(rows, skipped, end)
 
-    def _embed(self, partial: Partial, step: Progress, chunk: _Chunk, model: PreferredSentenceTransformer) -> Progress:
+    def _embed(
+        self, partial: Partial, step: Progress, chunk: _Chunk, model: PreferredSentenceTransformer | Encoder
+    ) -> Progress:
         began = time.perf_counter()
         report = EncodeReport()
         vectors: np.ndarray[Any, Any] = np.empty((0, step.dimension or 0), dtype=step.dtype or np.float32)
@@ -250,6 +253,7 @@ class EmbeddingJob:
                     dtype=vectors.dtype.str if chunk.rows else step.dtype,
                     dimension=vectors.shape[1] if chunk.rows else step.dimension,
                     tokens=step.tokens + report.tokens,
+                    in_workers=step.in_workers + report.in_workers,
                     truncated=step.truncated + report.truncated,
                     windowed=step.windowed + report.windowed,
                     clipped=step.clipped + report.clipped,
@@ -266,7 +270,7 @@ class EmbeddingJob:
                 ids,
             )
 
-    def _vectors(self, chunk: _Chunk, model: PreferredSentenceTransformer) -> np.ndarray[Any, Any]:
+    def _vectors(self, chunk: _Chunk, model: PreferredSentenceTransformer | Encoder) -> np.ndarray[Any, Any]:
         encode = model.encode_query if self.role == "query" else model.encode_document
         try:
             return np.asarray(encode([row.text for row in chunk.rows]))
@@ -311,6 +315,7 @@ class EmbeddingJob:
             texts=step.rows,
             resumed=resumed,
             tokens=step.tokens,
+            in_workers=step.in_workers,
             truncated=step.truncated,
             windowed=step.windowed,
             overlong_lines=step.overlong_lines,

@@ -83,6 +83,8 @@ class Progress:
     dtype: str | None = None
     dimension: int | None = None
     tokens: int = 0
+    in_workers: int = 0
+    """Texts that worker processes read, whose tokens nobody counted."""
     truncated: int = 0
     windowed: int = 0
     clipped: int = 0

@@ -33,6 +33,9 @@ class EmbedFileReport:
     resumed: int
     """Of these, vectors that earlier runs had computed."""
     tokens: int
+    """Tokens that the model read in this process, over all runs."""
+    in_workers: int
+    """Texts that worker processes read; their tokens are not counted."""
     truncated: int
     """Texts that were longer than the model reads, and were cut."""
     windowed: int

@@ -11,7 +11,16 @@ from embedprefs.errors import InputError
 from embedprefs.evaluation.lines import Problems
 from embedprefs.evaluation.retrieval_data import Corpus, Judgements, text_digest
 
-__all__ = ["AUTO", "BY_QUERY", "CorpusIndex", "Duplicates", "MissingDocuments", "group_queries", "index_corpus"]
+__all__ = [
+    "AUTO",
+    "BY_QUERY",
+    "SOURCE_FIELDS",
+    "CorpusIndex",
+    "Duplicates",
+    "MissingDocuments",
+    "group_queries",
+    "index_corpus",
+]
 
 Duplicates = Literal["merge", "keep"]
 MissingDocuments = Literal["error", "count"]
@@ -19,7 +28,7 @@ MissingDocuments = Literal["error", "count"]
 AUTO = "auto"
 BY_QUERY = "query"
 #: Fields that say which document a passage was cut from, in the order in which they are looked for.
-_SOURCE_FIELDS = ("source_id", "document_id", "doc_id", "parent_id", "document", "source", "title")
+SOURCE_FIELDS = ("source_id", "document_id", "doc_id", "parent_id", "document", "source", "title")
 
 
 @dataclass
@@ -67,7 +76,7 @@ def index_corpus(
         InputError: an id stands there twice, relevant documents are missing, or there are no documents.
     """
     relevant = {doc for documents in judgements.grades.values() for doc, grade in documents.items() if grade > 0}
-    fields = _SOURCE_FIELDS if group_by in (AUTO, BY_QUERY) else (group_by,)
+    fields = SOURCE_FIELDS if group_by in (AUTO, BY_QUERY) else (group_by,)
     found, problems = CorpusIndex(sources={name: {} for name in fields}), Problems()
     first: dict[bytes, str] = {}
     lines: dict[str, int | None] = {}

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from embedprefs.evaluation.statistics import Interval
+from embedprefs.wording import many
 
 __all__ = ["figure", "interval_words", "many", "p_value_words", "shortened", "table"]
 
@@ -28,11 +29,6 @@ def interval_words(interval: Interval | None, *, signed: bool = False) -> str:
 def p_value_words(value: float) -> str:
     """Return a p-value; below what four decimals show, as less than that."""
     return "p < 0.0001" if value < 0.0001 else f"p = {value:.4f}"
-
-
-def many(count: int, one: str, more: str | None = None) -> str:
-    """Return a count with its noun in the right number."""
-    return f"{count:,} {one if count == 1 else more or one + 's'}"
 
 
 def shortened(text: str, length: int) -> str:

@@ -34,7 +34,10 @@ def _unavailable(name: str, revision: str | None, error: Exception) -> Exception
             "log in with `hf auth login`, or set HF_TOKEN."
         )
     if isinstance(error, errors.RevisionNotFoundError):
-        return UnavailableError(f"The hub has the model {name}, but no revision {revision!r}.\n  Check model.revision.")
+        return UnavailableError(
+            f"The hub has the model {name}, but no revision {revision!r}.\n  If model.name was changed, model.revision "
+            "may be another model's: remove it, or write one of this model."
+        )
     if isinstance(error, errors.RepositoryNotFoundError):
         return UnavailableError(
             f"The hub has no model {name}{at}, or it is private and this machine is not allowed to see it.\n"

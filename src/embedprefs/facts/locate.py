@@ -121,6 +121,17 @@ def _model_folder(folder: Path, name: str) -> FolderSource:
     return FolderSource(folder, "folder", folder.name if snapshot else None)
 
 
+def _of_another_model(cache: Path, name: str) -> str:
+    """Say what a revision that is not there may come from: it stays in a file when `model.name` changes."""
+    snapshots = repository_folder(cache, name) / "snapshots"
+    there = sorted(folder.name for folder in snapshots.iterdir()) if snapshots.is_dir() else []
+    held = f" The cache holds this model at {', '.join(there)}." if there else ""
+    return (
+        f"A revision belongs to one model: if model.name was changed, remove model.revision or write one of {name}."
+        f"{held}"
+    )
+
+
 def locate(
     name: str,
     *,
@@ -171,9 +182,11 @@ def locate(
             return cached
         reason = "model.local_files_only is on" if local_files_only else "HF_HUB_OFFLINE is set"
         at = f" at revision {revision}" if revision else ""
+        option = f" --revision {revision}" if revision else ""
         raise UnavailableError(
             f"The model {full_name}{at} is neither a folder ({folder}) nor in the cache {cache}, and {reason}, so the "
-            f"hub is not asked.\n  Download it with `hf download {full_name}`, or allow the hub."
+            f"hub is not asked.\n  Download it with `hf download {full_name}{option}`, or allow the hub."
+            + (f"\n  {_of_another_model(cache, full_name)}" if revision else "")
         )
     from embedprefs.facts.hub import HubSource
 

@@ -29,10 +29,11 @@ from embedprefs.facts.architectures import with_defaults
 from embedprefs.facts.model_facts import ModelFacts
 from embedprefs.hardware.description import Accelerator, Hardware
 
-__all__ = ["Fit", "MemoryEstimate", "estimate_memory", "fits"]
+__all__ = ["GATED", "Fit", "MemoryEstimate", "estimate_memory", "fits"]
 
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float64": 8, "int8": 1}
-_GATED = frozenset(
+#: Model types whose feed-forward part multiplies two projections, and so holds twice the inner width.
+GATED = frozenset(
     {"modernbert", "nomic_bert", "llama", "mistral", "qwen2", "qwen3", "gemma3_text", "eurobert", "gemma2", "phi3"}
 )
 _WITHOUT_MASK = ("local", "varlen", "flash_attention_2")
@@ -85,7 +86,7 @@ def _layer_bytes(facts: ModelFacts, size: int, texts: int, length: int, attentio
     queries = heads * _number(values, "head_dim", max(1, width // heads))
     inner = _number(values, "intermediate_size", 4 * width)
     tokens = texts * length
-    gated = facts.model_type in _GATED
+    gated = facts.model_type in GATED
     square = texts * length * length
     masks = 0
     kinds = 2 if facts.model_type == "modernbert" else 1

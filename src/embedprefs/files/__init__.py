@@ -1,13 +1,20 @@
-"""Find, read, write and bring up to date one preferences file."""
+"""Find, read, write and bring up to date one preferences file.
+
+Names are imported when they are first used: whoever only asks for a folder loads no pydantic.
+"""
 
 from __future__ import annotations
 
-from embedprefs.files.commented import commented_file
-from embedprefs.files.finding import FILE_NAME, find_preferences_file
-from embedprefs.files.migration import Change, migrate_file, migrate_text
-from embedprefs.files.reading import ReadFile, is_model_folder, read_toml_file, refuse_model_folder
-from embedprefs.files.schema import SCHEMA_ID, json_schema
-from embedprefs.files.writing import write_preferences, write_text
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from embedprefs.files.commented import commented_file
+    from embedprefs.files.finding import FILE_NAME, find_preferences_file
+    from embedprefs.files.migration import Change, migrate_file, migrate_text
+    from embedprefs.files.reading import ReadFile, is_model_folder, read_toml_file, refuse_model_folder
+    from embedprefs.files.schema import SCHEMA_ID, json_schema
+    from embedprefs.files.writing import write_preferences, write_text
 
 __all__ = [
     "FILE_NAME",
@@ -25,3 +32,30 @@ __all__ = [
     "write_preferences",
     "write_text",
 ]
+
+_HOMES = {
+    "FILE_NAME": "finding",
+    "SCHEMA_ID": "schema",
+    "Change": "migration",
+    "ReadFile": "reading",
+    "commented_file": "commented",
+    "find_preferences_file": "finding",
+    "is_model_folder": "reading",
+    "json_schema": "schema",
+    "migrate_file": "migration",
+    "migrate_text": "migration",
+    "read_toml_file": "reading",
+    "refuse_model_folder": "reading",
+    "write_preferences": "writing",
+    "write_text": "writing",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a name when it is first used."""
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'embedprefs.files' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"embedprefs.files.{home}"), name)
+    globals()[name] = value
+    return value

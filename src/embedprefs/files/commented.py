@@ -69,8 +69,8 @@ def commented_file(
         *_prose(f"Preferences for {model_name}."),
         *_prose(remarks.get((), "")),
         *_prose(
-            "A line that begins with # directly before a key is a default, shown as it holds; take the # away to "
-            "change it. `embedprefs explain KEY` says more, `embedprefs check` checks the file."
+            "A line that begins with # directly before a key is a default or, where there is none, an example; take "
+            "the # away to change it. `embedprefs explain KEY` says more, `embedprefs check` checks the file."
         ),
         "",
         f"schema_version = {SCHEMA_VERSION}",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,6 +24,7 @@ _SUPPORTED = {
     "transformers": ("5.0", "6"),
     "torch": ("2.10", None),
 }
+_SUPPORTED_OPENVINO = ("2026.4", "2027")
 _SUPPORTED_PYTHON = ("3.11", "3.14")
 
 _TORCH_INDEX = "https://download.pytorch.org/whl"
@@ -237,19 +238,12 @@ def _cuda_build(hardware: Hardware) -> Iterator[Diagnosis]:
 def _backends(hardware: Hardware) -> Iterator[Diagnosis]:
     packages = hardware.packages
     on_cuda = any(accelerator.kind == "cuda" for accelerator in hardware.accelerators)
-    openvino = packages.get("openvino")
-    yield Diagnosis(
-        "OpenVINO",
-        "ok" if openvino else "missing",
-        f"{openvino}: compute.backend openvino can be used."
-        if openvino
-        else "Not installed: compute.backend openvino cannot be used.",
-        None if openvino else "pip install openvino",
-    )
+    yield from _openvino(packages)
     onnx = packages.get("onnxruntime-gpu") or packages.get("onnxruntime")
     if onnx is None:
-        command = "pip install onnxruntime-gpu" if on_cuda else "pip install onnxruntime"
-        yield Diagnosis("ONNX Runtime", "missing", "Not installed: compute.backend onnx cannot be used.", command)
+        command = "pip install onnxruntime-gpu" if on_cuda else 'pip install "embedprefs[onnx]"'
+        message = "Not installed: compute.backend onnx, which runs a model's published ONNX file, cannot be used."
+        yield Diagnosis("ONNX Runtime", "missing", message, command)
     elif on_cuda and "onnxruntime-gpu" not in packages:
         message = f"{onnx}, the processor's build: compute.backend onnx would leave the GPU idle."
         yield Diagnosis(
@@ -261,6 +255,31 @@ def _backends(hardware: Hardware) -> Iterator[Diagnosis]:
         yield Diagnosis(
             "PEFT", "missing", "Not installed: adapters cannot be loaded or trained.", 'pip install "embedprefs[peft]"'
         )
+
+
+def _openvino(packages: Mapping[str, str]) -> Iterator[Diagnosis]:
+    openvino = packages.get("openvino")
+    low, high = _SUPPORTED_OPENVINO
+    if openvino is None:
+        yield Diagnosis(
+            "OpenVINO",
+            "missing",
+            "Not installed: on a processor models run with torch, which takes several times as long.",
+            'pip install "embedprefs[openvino]"',
+        )
+        return
+    if not _within(openvino, low, high):
+        message = f"{openvino}; supported: {low} or newer, below {high}. Conversions are tested with these alone."
+        yield Diagnosis("OpenVINO", "problem", message, f'pip install "openvino>={low},<{high}"')
+        return
+    yield Diagnosis("OpenVINO", "ok", f"{openvino}: compute.backend openvino can be used.")
+    nncf = packages.get("nncf")
+    yield Diagnosis(
+        "int8 weights",
+        "ok" if nncf else "missing",
+        f"nncf {nncf}: compute.weights int8 can be used." if nncf else "compute.weights int8 needs nncf.",
+        None if nncf else 'pip install "embedprefs[int8]"',
+    )
 
 
 def _attention(hardware: Hardware) -> Iterator[Diagnosis]:

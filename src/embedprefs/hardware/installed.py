@@ -22,6 +22,7 @@ PACKAGES = (
     "numpy",
     "accelerate",
     "openvino",
+    "nncf",
     "onnxruntime",
     "onnxruntime-gpu",
     "flash-attn",

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-__all__ = ["chain_of", "signs_of_change"]
+__all__ = ["chain_of", "optimizer_steps", "signs_of_change"]
 
 #: Values of each tensor that are looked at.
 _PROBES = 8
@@ -23,6 +23,11 @@ def _count_step(*_arguments: Any) -> None:
 
 
 register_optimizer_step_post_hook(_count_step)
+
+
+def optimizer_steps() -> int:
+    """Return how many steps the optimizers of this process have made."""
+    return _last_step
 
 
 def chain_of(model: torch.nn.Module) -> tuple[str, ...]:

@@ -1,8 +1,7 @@
-"""One call of `encode`: preferences fill what the caller left open, the host's loop computes, results are put in place.
+"""One call of `encode`: preferences fill what the caller left open, the engine computes, results are put in place.
 
-What is done here and not in the host's loop: identical texts are computed once, lengths are counted, over-long texts
-are cut into windows where that is asked for, batches keep to the token budget, int8 and uint8 take the calibrated
-ranges. Everything else of the host's `encode` is the host's.
+Identical texts are computed once, lengths are counted, over-long texts are cut into windows where that is asked for,
+int8 and uint8 take the calibrated ranges. What the engine does not know goes to the host's own `encode`.
 """
 
 from __future__ import annotations
@@ -16,13 +15,14 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import torch
 
-from embedprefs.errors import InputError, InvalidPreferenceError, OverlongTextError, Problem
+from embedprefs.errors import InputError, InvalidPreferenceError, Problem
 from embedprefs.model.batches import Band, bands, estimated_tokens
 from embedprefs.model.caching import CallCache, cache_of_call, is_cached
-from embedprefs.model.callers import warn_caller
+from embedprefs.model.engine_calls import EngineCall
 from embedprefs.model.finite import look_for_broken_vectors
 from embedprefs.model.inputs import Inputs, read_inputs
-from embedprefs.model.report import NAMED_TEXTS, EncodeReport, OverlongText, is_unreported
+from embedprefs.model.overlong import report_overlong, warn_of_doubled_prompt
+from embedprefs.model.report import EncodeReport, is_unreported
 from embedprefs.model.tokens import TokenWindow
 from embedprefs.model.windows import pool_windows
 
@@ -143,6 +143,8 @@ class _Call:
     arguments: CallArguments
     report: EncodeReport
     first_position: int
+    runs_here: bool = False
+    """Whether the engine computes it, and not the host's own loop."""
 
     def run(self, read: Inputs) -> Any:
         """Return the results in the order of the inputs, in the form the caller asked for."""
@@ -155,7 +157,8 @@ class _Call:
             self.report.in_workers = len(read.items)
         quantizes = self._require_calibration()
         items: list[Any] = read.items
-        if not read.only_texts or not model.is_familiar:
+        self.runs_here = bool(items) and read.only_texts and self._why_host() is None
+        if not self.runs_here and not self.report.in_workers:
             self.report.handed_over = len(items)
         if not items or not read.only_texts or arguments.output_value != "sentence_embedding":
             if read.only_texts:
@@ -166,18 +169,40 @@ class _Call:
             return self._finished(rows) if items else rows
         texts, order = _unique(items)
         self.report.duplicates = len(items) - len(texts)
-        overlong = self._look_at_texts(texts, order)
-        windowed = overlong if model.resolved["tokenizer.overflow"] == "window" else {}
         cache = self._cache(len(texts), is_own_pool=stated_pool is None)
+        windows = model.resolved["tokenizer.overflow"] == "window"
+        first = windows or model.resolved["tokenizer.on_overflow"] == "error" or cache is not None
+        overlong = self._look_at_texts(texts, order) if first or not self.runs_here else None
+        windowed = overlong if windows and overlong is not None else {}
         if cache is not None:
             rows = self._looked_up(cache, texts, windowed)
-            return self._finished(rows if len(texts) == len(items) else rows[_index(order, rows)])
-        parts = self._bands(texts, windowed)
-        plain = arguments.precision in ("float32", "binary", "ubinary")
-        if len(parts) == 1 and not windowed and len(texts) == len(items) and plain:
-            return self._host(items, arguments, parts[0].batch_size)  # nothing to put together
-        rows = self._embedded(texts, parts, windowed)
+        elif self.runs_here:
+            if overlong is None:
+                self._look_for_prompts(texts)
+            rows = self._computed_here(texts, windowed, order if overlong is None else None)
+        else:
+            parts = self._bands(texts, windowed)
+            plain = arguments.precision in ("float32", "binary", "ubinary")
+            if len(parts) == 1 and not windowed and len(texts) == len(items) and plain:
+                return self._host(items, arguments, parts[0].batch_size)  # nothing to put together
+            rows = self._embedded(texts, parts, windowed)
         return self._finished(rows if len(texts) == len(items) else rows[_index(order, rows)])
+
+    def _why_host(self) -> str | None:
+        """Say why the host's own loop computes this call, if it does."""
+        arguments = self.arguments
+        size = arguments.batch_size
+        if arguments.output_value != "sentence_embedding":
+            return f"output_value is {arguments.output_value!r}"
+        if arguments.pool is not None or arguments.device is not None:
+            return "another process or device computes"
+        if further := set(arguments.kwargs) - {"task"}:
+            return f"the call passes {', '.join(sorted(further))}"
+        if size is not NOT_STATED and not (isinstance(size, (int, np.integer)) and size > 0):
+            return "the host says what is wrong with batch_size"
+        if self._limit() <= self.model.special_tokens:
+            return "no text fits beside the special tokens"
+        return self.model.why_not_here()
 
     # What is kept ----------------------------------------------------------------------------------------------------
 
@@ -202,7 +227,10 @@ class _Call:
         if missing:
             left = [texts[at] for at in missing]
             overlong = {place: windowed[at] for place, at in enumerate(missing) if at in windowed}
-            computed = self._embedded(left, self._bands(left, overlong), overlong)
+            if self.runs_here:
+                computed = self._computed_here(left, overlong)
+            else:
+                computed = self._embedded(left, self._bands(left, overlong), overlong)
             cache.put(left, computed)
             if not known:
                 return computed
@@ -211,6 +239,27 @@ class _Call:
         return _put_together(len(texts), parts if computed is None else [*parts, (missing, computed)])
 
     # What is computed ------------------------------------------------------------------------------------------------
+
+    def _computed_here(self, texts: Sequence[str], windowed: dict[int, int], order: Sequence[int] | None = None) -> Any:
+        """Return the float vectors of distinct texts from the engine.
+
+        Args:
+            texts: The texts.
+            windowed: Those that are embedded in windows.
+            order: For every input its place among the texts, where over-long ones are yet to be reported.
+        """
+        call = EngineCall(self.model, self.arguments, self.report, self._limit(), self._prompt or "")
+        whole = [at for at in range(len(texts)) if at not in windowed] if windowed else None
+        if whole is None:
+            rows = call.vectors(texts)
+        else:
+            parts = [(tuple(windowed), self._windowed([texts[at] for at in windowed], call=call))]
+            if whole:
+                parts.append((tuple(whole), call.vectors([texts[at] for at in whole])))
+            rows = _put_together(len(texts), parts)
+        if order is not None and call.overlong and not is_unreported():
+            self._report_overlong(call.overlong, order, call.at_least)
+        return rows if self._wants_numpy else torch.from_numpy(rows).to(self.model.device)
 
     def _embedded(self, texts: Sequence[str], parts: Sequence[Band], windowed: dict[int, int]) -> Any:
         """Return the float vectors of distinct texts, one row each: an array, or a tensor where one is asked for."""
@@ -224,11 +273,13 @@ class _Call:
             (part.positions, self._host([texts[at] for at in part.positions], whole, part.batch_size)) for part in parts
         ]
         if windowed:
-            found.append((tuple(windowed), self._windowed([texts[at] for at in windowed], whole)))
+            found.append((tuple(windowed), self._windowed([texts[at] for at in windowed], whole=whole)))
         return _put_together(len(texts), found)
 
-    def _windowed(self, texts: Sequence[str], whole: CallArguments) -> Any:
-        """Return one vector for each over-long text, from the vectors of its windows."""
+    def _windowed(
+        self, texts: Sequence[str], *, whole: CallArguments | None = None, call: EngineCall | None = None
+    ) -> Any:
+        """Return one vector for each over-long text from those of its windows: the engine's (`call`), or the host's."""
         model, resolved = self.model, self.model.resolved
         limit = int(self._limit())
         windows: list[TokenWindow] = []
@@ -242,20 +293,24 @@ class _Call:
         self.report.windowed += len(texts)
         self.report.windows += len(windows)
         # The windows' own vectors are whole and as the chain gives them; cutting and scaling follow the pooling.
-        plain = replace(whole, truncate_dim=model.full_dimension, normalize_embeddings=False)
-        size = self._batch_size(limit)
-        vectors = self._host(windows, plain, size)
+        if call is not None:
+            vectors: Any = call.vectors_of_windows(windows)
+        else:
+            plain = replace(whole or self.arguments, truncate_dim=model.full_dimension, normalize_embeddings=False)
+            vectors = self._host(windows, plain, self._batch_size(limit))
         pooled = pool_windows(
             vectors, counts, [window.content for window in windows], resolved["tokenizer.window_pooling"]
         )
         pooled = pooled[:, : self.arguments.truncate_dim]
         if self.arguments.normalize_embeddings or (model.chain_normalizes and self.arguments.truncate_dim is None):
+            is_array = isinstance(pooled, np.ndarray)
             pooled = torch.nn.functional.normalize(torch.as_tensor(pooled), p=2, dim=1)
-            pooled = pooled.numpy() if self._wants_numpy else pooled
+            pooled = pooled.numpy() if is_array else pooled
         return pooled
 
     def _host(self, items: Sequence[Any], arguments: CallArguments, batch_size: int | None = None) -> Any:
         """Run the host's own `encode`."""
+        self.report.backend, self.report.numerics = "torch", self.model.torch_numerics
         stated = arguments.batch_size
         if stated is not NOT_STATED:
             batch_size = stated
@@ -303,45 +358,35 @@ class _Call:
             Position among the distinct texts -> tokens, for those that are too long.
         """
         model, prompt = self.model, self._prompt or ""
-        stem = prompt.strip()
-        if stem and not is_unreported() and (doubled := sum(text.startswith(stem) for text in texts)):
-            warn_caller(
-                f"{doubled} of {len(texts)} texts begin with the prompt {prompt!r} already, which is put before them "
-                'once more. Take it out of the texts, or pass prompt="".'
-            )
+        self._look_for_prompts(texts)
         limit = self._limit()
         if not model.counts_tokens or limit == float("inf"):
             return {}
         overlong = model.token_counter.longer_than(texts, int(limit), prompt)
         if overlong and not is_unreported():
-            self._report_overlong(overlong, order, int(limit))
+            self._report_overlong(overlong, order)
         return overlong
 
-    def _report_overlong(self, overlong: dict[int, int], order: Sequence[int], limit: int) -> None:
-        places = [(place, overlong[at]) for place, at in enumerate(order) if at in overlong]
-        named = [OverlongText(place + self.first_position, tokens) for place, tokens in places]
-        self.report.overlong = tuple(named[:NAMED_TEXTS])
+    def _look_for_prompts(self, texts: Sequence[str]) -> None:
+        """Warn of texts that begin with the prompt already."""
+        if not is_unreported():
+            warn_of_doubled_prompt(texts, self._prompt or "")
+
+    def _report_overlong(
+        self, overlong: dict[int, int], order: Sequence[int], at_least: frozenset[int] = frozenset()
+    ) -> None:
         resolved = self.model.resolved
         is_embedding = self.arguments.output_value == "sentence_embedding"
-        if resolved["tokenizer.overflow"] == "window" and is_embedding:
-            return
-        said = resolved["tokenizer.on_overflow"]
-        some = ", ".join(f"{text.position} ({text.tokens} tokens)" for text in named[:NAMED_TEXTS])
-        more = f" and {len(named) - NAMED_TEXTS} more" if len(named) > NAMED_TEXTS else ""
-        message = (
-            f"{len(named)} of {self.report.texts} inputs are longer than the {limit} tokens the model reads: "
-            f"input {some}{more}."
+        report_overlong(
+            self.report,
+            overlong,
+            order,
+            limit=int(self._limit()),
+            on_overflow=resolved["tokenizer.on_overflow"],
+            windows=resolved["tokenizer.overflow"] == "window" and is_embedding,
+            first_position=self.first_position,
+            at_least=at_least,
         )
-        advice = 'Shorten them, raise tokenizer.max_seq_length, or write tokenizer.overflow = "window".'
-        if said == "error":
-            raise OverlongTextError(
-                f"{message}\n  {advice}",
-                positions=[text.position for text in named],
-                tokens=[text.tokens for text in named],
-            )
-        self.report.truncated = len(named)
-        if said == "warn":
-            warn_caller(f"{message} They are cut. {advice}")
 
     def _bands(self, texts: Sequence[str], windowed: dict[int, int]) -> list[Band]:
         """Divide the texts that are embedded whole into bands of one batch size each."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
 
 from embedprefs.errors import ModelFilesError
 from embedprefs.model.callers import warn_caller
@@ -56,15 +55,18 @@ def look_for_broken_vectors(vectors: Any, *, model: str, dtype: str, first_posit
 
 def _broken(vectors: Any) -> tuple[list[int], int]:
     """Return the positions of vectors that are not finite, and how many vectors there are."""
-    if isinstance(vectors, torch.Tensor):
-        if vectors.device.type != "cpu" or not vectors.is_floating_point() or bool(torch.isfinite(vectors).all()):
-            return [], len(vectors)
-        vectors = vectors.detach().float().numpy()
     if isinstance(vectors, np.ndarray):
         if vectors.dtype.kind != "f" or np.isfinite(vectors).all():
             return [], len(vectors)
         rows = np.atleast_2d(vectors)
         return [int(at) for at in np.flatnonzero(~np.isfinite(rows).all(axis=1))], len(rows)
+    # Imported here: arrays are also looked at where there is no torch.
+    import torch
+
+    if isinstance(vectors, torch.Tensor):
+        if vectors.device.type != "cpu" or not vectors.is_floating_point() or bool(torch.isfinite(vectors).all()):
+            return [], len(vectors)
+        return _broken(vectors.detach().float().numpy())
     if isinstance(vectors, list) and all(isinstance(vector, torch.Tensor) for vector in vectors):
         return [at for at, vector in enumerate(vectors) if _broken(vector)[0]], len(vectors)
     return [], 0

@@ -26,12 +26,17 @@ class CallGuard:
         self._training: list[Any] = []
         self._threads: int | None = None
 
+    @property
+    def found_training(self) -> bool:
+        """Whether a module was in training mode when the first of the calls that run now came in."""
+        return bool(self._training)
+
     @contextmanager
     def call(self, model: Any, *, alone: bool, threads: int | None) -> Iterator[None]:
         """Run one call on the model.
 
         Args:
-            model: The `SentenceTransformer`.
+            model: The `PreferredSentenceTransformer`.
             alone: True for a call that moves the model; it waits for the others, and they for it.
             threads: CPU threads to use; None leaves the number alone.
         """
@@ -57,7 +62,7 @@ class CallGuard:
                 self._condition.notify_all()
 
     def _enter(self, model: Any, threads: int | None) -> None:
-        self._training = [module for module in model.modules() if module.training]
+        self._training = model.modules_in_training()
         if threads is not None:
             import torch
 

@@ -13,6 +13,7 @@ from embedprefs.record import Record, fingerprint
 
 if TYPE_CHECKING:
     from embedprefs.calibration import Calibration
+    from embedprefs.engine.selection import Engine
     from embedprefs.preferences import Preferences
     from embedprefs.resolve import Resolved
 
@@ -38,6 +39,10 @@ class LoadedIdentity:
         @property
         def counts_tokens(self) -> bool:
             """True where lengths are known."""
+
+        @property
+        def engine(self) -> Engine:
+            """What runs the model's texts."""
 
     @property
     def resolved(self) -> Resolved:
@@ -75,19 +80,29 @@ class LoadedIdentity:
             PreferenceMismatchError: the model is no longer what was loaded: it was trained, or its length, dimension or
                 similarity was set to something else.
         """
+        identity = self._identity_record()
         if "record" not in self._identity_cache:
+            # What runs is chosen when it is first asked for, which may convert the model.
+            numerics = {**identity.numerics, **self.engine.to_numerics()}
+            self._identity_cache["record"] = replace(identity, numerics=numerics)
+        record: Record = self._identity_cache["record"]
+        return record
+
+    def _identity_record(self) -> Record:
+        """Return the record without what is measured: identity, and the numerics that the preferences chose."""
+        if "identity" not in self._identity_cache:
             # Files are hashed when the record is first asked for: those that were loaded, or it says nothing.
             self._require_the_same_files()
         self._require_unchanged()
-        if "record" not in self._identity_cache:
-            self._identity_cache["record"] = Record.of(self.resolved)
-        record: Record = self._identity_cache["record"]
+        if "identity" not in self._identity_cache:
+            self._identity_cache["identity"] = Record.of(self.resolved)
+        record: Record = self._identity_cache["identity"]
         return record
 
     @property
     def fingerprint(self) -> str:
         """Hash of what the vectors are; raises as `record` does."""
-        return self.record.fingerprint
+        return self._identity_record().fingerprint
 
     @property
     def float32_fingerprint(self) -> str:

@@ -38,9 +38,8 @@ logger = logging.getLogger("embedprefs.model")
 
 #: Findings about this machine, which another machine would not have.
 _RESOURCE_CODES = frozenset({"device-not-available", "cuda-driver-too-old", "memory-exceeded"})
-#: What this version runs; `resolve.backends` says the same of backends.
-_BACKENDS = ("torch",)
-_ATTENTIONS = ("eager", "sdpa", "flash_attention_2", None)
+#: The attention implementations that this version runs.
+_ATTENTIONS = ("eager", "sdpa", "local", "flash_attention_2", None)
 
 
 def load_model(
@@ -143,11 +142,7 @@ def _act_on(findings: Iterable[Finding]) -> None:
 
 def _refuse_what_is_not_here(resolved: Resolved) -> None:
     """Refuse what is declared and not yet run by this version, rather than run something else."""
-    asked = (
-        ("compute.backend", _BACKENDS, ', or "auto"'),
-        ("compute.attention", _ATTENTIONS, ', or "auto"'),
-        ("compute.weights", ("full",), ""),
-    )
+    asked = (("compute.attention", _ATTENTIONS, ', or "auto"'),)
     problems = [
         Problem(
             f'{key} is "{resolved[key]}", which this version does not run.',
@@ -173,11 +168,15 @@ def _calibration(resolved: Resolved) -> Calibration | None:
 
 
 def _loaded(resolved: Resolved, calibration: Calibration | None) -> PreferredSentenceTransformer:
-    from embedprefs.arguments import load_arguments
+    from embedprefs.arguments import load_arguments, torch_dtype
     from embedprefs.model.preferred import PreferredSentenceTransformer
     from embedprefs.model.scratch import untrained_modules
 
     arguments = load_arguments(resolved)
+    if resolved["compute.attention"] == "local":
+        from embedprefs.engine import attention
+
+        attention.register()
     batch_tokens = _batch_tokens(resolved)
     _require_device(resolved)
     _limit_memory(resolved)
@@ -192,8 +191,8 @@ def _loaded(resolved: Resolved, calibration: Calibration | None) -> PreferredSen
     _set_pooling(model, resolved)
     _set_special_tokens(model, resolved)
     _lay_adapter(model, resolved)
-    if resolved.facts.is_static and resolved["compute.dtype"] != "float32":
-        model.to(dtype=_torch_dtype(resolved["compute.dtype"]))
+    if resolved.facts.is_static and torch_dtype(resolved) != "float32":
+        model.to(dtype=_torch_dtype(torch_dtype(resolved)))
     if resolved["compute.compile"]:
         model.compile()
     model.adopt(resolved, calibration, batch_tokens=batch_tokens, untrained=untrained)
@@ -317,6 +316,8 @@ def _set_special_tokens(model: PreferredSentenceTransformer, resolved: Resolved)
 
 
 def _lay_adapter(model: PreferredSentenceTransformer, resolved: Resolved) -> None:
+    from embedprefs.arguments import torch_dtype
+
     adapter = resolved.preferences.model.adapter
     if adapter is None:
         return
@@ -337,7 +338,7 @@ def _lay_adapter(model: PreferredSentenceTransformer, resolved: Resolved) -> Non
             f"model.adapter.name is {adapter.name}, and it cannot be laid over {resolved.facts.name}: {error}",
             model=adapter.name,
         ) from error
-    model.to(dtype=_torch_dtype(resolved["compute.dtype"]))
+    model.to(dtype=_torch_dtype(torch_dtype(resolved)))
 
 
 def _verify(model: PreferredSentenceTransformer, resolved: Resolved, calibration: Calibration | None) -> None:

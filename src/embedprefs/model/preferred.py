@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import inspect
+import signal
+import sys
 import threading
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -16,7 +18,8 @@ from sentence_transformers.base.modules import Normalize, Transformer
 from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 from sentence_transformers.util.decorators import deprecated_kwargs
 
-from embedprefs.arguments import multi_process_arguments
+from embedprefs.arguments import multi_process_arguments, torch_dtype
+from embedprefs.engine import attention
 from embedprefs.model import copies, saving
 from embedprefs.model.changes import chain_of
 from embedprefs.model.encoding import NOT_STATED, CallArguments, NotStated, encode
@@ -25,6 +28,8 @@ from embedprefs.model.frozen_prompts import FrozenPrompts
 from embedprefs.model.guard import CallGuard
 from embedprefs.model.identity import LoadedIdentity, file_stamps
 from embedprefs.model.report import EncodeReport, ReportBook
+from embedprefs.model.running import RunsTexts, is_forked_from_torch
+from embedprefs.model.spans import embed_spans
 from embedprefs.model.streaming import stream
 from embedprefs.model.tokens import TokenCounter, TokenWindow
 from embedprefs.model.weights import weights_digest
@@ -38,7 +43,7 @@ __all__ = ["PreferredSentenceTransformer"]
 Role = Literal["query", "document"]
 
 
-class PreferredSentenceTransformer(LoadedIdentity, SentenceTransformer):  # type: ignore[misc]  # the host is untyped
+class PreferredSentenceTransformer(LoadedIdentity, RunsTexts, SentenceTransformer):  # type: ignore[misc]  # untyped host
     """A `SentenceTransformer` whose vectors are what its preferences say, whoever calls it.
 
     `load_model` returns one. Constructed directly, with the host's arguments, it has no preferences and behaves as the
@@ -80,6 +85,7 @@ class PreferredSentenceTransformer(LoadedIdentity, SentenceTransformer):  # type
         self._counter: tuple[Any, TokenCounter] | None = None
         self._pool: Any = None
         self._identity_cache: dict[str, Any] = {}
+        self.start_engine()
 
     @property
     def prompts(self) -> dict[str, str]:
@@ -100,7 +106,7 @@ class PreferredSentenceTransformer(LoadedIdentity, SentenceTransformer):  # type
         self._resolved, self._calibration, self._untrained = resolved, calibration, untrained
         self._prompts = FrozenPrompts(prompts)
         self.batch_tokens = batch_tokens
-        if resolved["compute.dtype"] != "float32" or resolved["compute.autocast"]:
+        if torch_dtype(resolved) != "float32" or resolved["compute.autocast"]:
             self[0].register_forward_hook(hand_on_float32)
             for module in list(self)[1:]:
                 module.float()
@@ -228,6 +234,39 @@ class PreferredSentenceTransformer(LoadedIdentity, SentenceTransformer):  # type
         """
         return stream(self, texts, role, chunk_size, named)
 
+    def embed_spans(
+        self,
+        text: str,
+        spans: Iterable[Sequence[int]],
+        role: Role = "document",
+        *,
+        prompt: str | None = None,
+        prompt_name: str | None = None,
+    ) -> Any:
+        """Embed parts of a text so that each knows its surroundings: one pass over the text, one vector for each part.
+
+        The transformer reads the whole text, and the token vectors of each span are averaged (late chunking). A span
+        that holds the whole text gets the vector of `encode_document`. A text longer than the model reads is read in
+        overlapping windows, whatever `tokenizer.overflow` says. Normalisation, truncation and precision are those of
+        the preferences.
+
+        Args:
+            text: The text.
+            spans: Pairs of the first character and the one behind the last, from 0; they may overlap.
+            role: Which prompt the text gets.
+            prompt: A prompt to put before the text instead; "" puts none.
+            prompt_name: Name of such a prompt.
+
+        Returns:
+            An array of shape (spans, dimensions), in the order of the spans.
+
+        Raises:
+            InputError: spans are empty, reach beyond the text or hold no token, which names them; or the model is none
+                that averages the token vectors of a transformer.
+            InvalidPreferenceError: prompt and overlap leave no room in a window, or int8 and uint8 have no calibration.
+        """
+        return embed_spans(self, text, spans, role, prompt, prompt_name)
+
     @property
     def report(self) -> EncodeReport:
         """What has been encoded since the model was loaded, as a copy."""
@@ -281,11 +320,6 @@ class PreferredSentenceTransformer(LoadedIdentity, SentenceTransformer):  # type
         return hasattr(first.tokenizer, "backend_tokenizer")
 
     @property
-    def is_familiar(self) -> bool:
-        """True where the first module is one whose reading of texts is known: a transformer, or static vectors."""
-        return self.counts_tokens or isinstance(self[0], StaticEmbedding)
-
-    @property
     def token_counter(self) -> TokenCounter:
         """Counts tokens of this model's tokenizer as it is now."""
         first = self[0]
@@ -320,7 +354,10 @@ class PreferredSentenceTransformer(LoadedIdentity, SentenceTransformer):  # type
         """Run one call beside others, or alone where it moves the model or shares worker processes."""
         elsewhere = device is not None and (isinstance(device, list) or torch.device(device) != self.device)
         alone = elsewhere or pool is not None or self._uses_workers
-        with self._guard.call(self, alone=alone, threads=self.resolved["compute.threads"]):
+        threads = self.resolved["compute.threads"]
+        if is_forked_from_torch() and self.device.type == "cpu" and threads != 1:
+            threads = self.one_thread()
+        with self._guard.call(self, alone=alone, threads=threads):
             yield
 
     def host_encode(self, items: list[Any], *, report: EncodeReport, **arguments: Any) -> Any:
@@ -398,6 +435,8 @@ class PreferredSentenceTransformer(LoadedIdentity, SentenceTransformer):  # type
     def _multi_process_worker(cls, target_device: str, model: Any, input_queue: Any, results_queue: Any) -> None:
         if model._resolved is not None:  # noqa: SLF001 - the same class
             torch.set_num_threads(model.resolved["compute.threads"])
+        # The host ends its workers by SIGTERM, which would leave the semaphores they made for the system to find.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         super()._multi_process_worker(target_device, model, input_queue, results_queue)
 
     # Saving and copying ----------------------------------------------------------------------------------------------
@@ -414,11 +453,13 @@ class PreferredSentenceTransformer(LoadedIdentity, SentenceTransformer):  # type
             saving.save_beside(self, path)
 
     def __getstate__(self) -> dict[str, Any]:
-        transient = ("_guard", "_book", "_local", "_tokenizing", "_counter", "_pool", "_identity_cache")
+        transient = ("_guard", "_book", "_local", "_tokenizing", "_counter", "_pool", "_identity_cache", "_running")
         return {name: value for name, value in self.__dict__.items() if name not in transient}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
+        if self._resolved is not None and self._resolved["compute.attention"] == "local":
+            attention.register()  # a worker process has not loaded the model itself
         self._start_transient_state()
 
     def __reduce_ex__(self, protocol: Any) -> Any:

@@ -41,6 +41,11 @@ class OverlongText:
     """Its place in the call, from 0; with `embed_stream`, in the stream."""
     tokens: int
     """Its length, prompt and special tokens included."""
+    at_least: bool = False
+    """True for a huge text that was not tokenised to its end: it has at least so many."""
+
+    def __str__(self) -> str:
+        return f"{self.position} ({'at least ' if self.at_least else ''}{self.tokens} tokens)"
 
 
 @dataclass
@@ -76,13 +81,20 @@ class EncodeReport:
     clipped: int = 0
     """Values outside the calibrated ranges, with int8 and uint8."""
     handed_over: int = 0
-    """Inputs that were given to the host unseen (images, pairs, Router and custom modules): no length is known."""
+    """Inputs that the host's own loop computed, and not the engine: images, pairs, Router and custom modules, token
+    vectors, arguments that the engine does not know."""
+    reduced: int = 0
+    """Times that memory ran out, and the run went on with batches of half the size."""
     in_workers: int = 0
     """Texts computed in other processes."""
     untrained: bool = False
     """True where the model has random weights, because it was built from scratch."""
     seconds: float = 0.0
     """Wall-clock seconds of the calls."""
+    backend: str = ""
+    """What computed the vectors: torch, openvino or onnx; several, with commas, where calls differ."""
+    numerics: str = ""
+    """In what: float32, bfloat16, float16 or int8; several, with commas, where calls differ."""
 
     @property
     def padding_share(self) -> float:
@@ -97,6 +109,9 @@ class EncodeReport:
                 self.overlong = (*self.overlong, *other.overlong)[:NAMED_TEXTS]
             elif name == "untrained":
                 self.untrained = self.untrained or other.untrained
+            elif name in ("backend", "numerics"):
+                ran = [*getattr(self, name).split(", "), *value.split(", ")]
+                setattr(self, name, ", ".join(dict.fromkeys(one for one in ran if one)))
             else:
                 setattr(self, name, getattr(self, name) + value)
 

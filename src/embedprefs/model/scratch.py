@@ -66,7 +66,7 @@ def untrained_modules(resolved: Resolved, arguments: dict[str, Any]) -> list[Any
     if facts.folder is None:
         raise ModelFilesError(f"{facts.name}: its files are not on this machine.", model=facts.name)
     config = AutoConfig.from_pretrained(str(facts.folder), **arguments["config_kwargs"])
-    model = AutoModel.from_config(config, attn_implementation=resolved["compute.attention"])
+    model = AutoModel.from_config(config, attn_implementation=arguments["model_kwargs"]["attn_implementation"])
     with tempfile.TemporaryDirectory(prefix="embedprefs-") as folder:
         # The host reads its modules from a folder; this one holds the tokenizer and the weights just made.
         for path in facts.folder.iterdir():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
+import numpy as np
 
 __all__ = ["pool_windows"]
 
@@ -30,8 +30,12 @@ def pool_windows(vectors: Any, counts: Sequence[int], content: Sequence[int], po
     Returns:
         Shape (texts, dimensions), float32; an array for an array, a tensor for a tensor.
     """
-    values = torch.as_tensor(vectors).float()
-    weights = torch.tensor(content, dtype=torch.float32, device=values.device).unsqueeze(1)
+    # Arrays and tensors share the words used here, so that torch is not needed for arrays.
+    is_array = isinstance(vectors, np.ndarray)
+    values = vectors.astype(np.float32) if is_array else vectors.float()
+    weights = np.asarray(content, dtype=np.float32)[:, None]
+    if not is_array:
+        weights = values.new_tensor(weights)
     pooled = []
     start = 0
     for count in counts:
@@ -40,10 +44,13 @@ def pool_windows(vectors: Any, counts: Sequence[int], content: Sequence[int], po
         if pooling == "first":
             pooled.append(part[0])
         elif pooling == "max":
-            pooled.append(part.max(dim=0).values)
+            pooled.append(part.max(0) if is_array else part.amax(0))
         elif pooling == "mean":
-            pooled.append(part.mean(dim=0))
+            pooled.append(part.mean(0))
         else:
-            pooled.append((part * weight).sum(dim=0) / weight.sum())
-    rows = torch.stack(pooled)
-    return rows if isinstance(vectors, torch.Tensor) else rows.numpy()
+            pooled.append((part * weight).sum(0) / weight.sum())
+    if is_array:
+        return np.stack(pooled)
+    import torch
+
+    return torch.stack(pooled)

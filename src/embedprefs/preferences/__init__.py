@@ -40,6 +40,7 @@ from embedprefs.preferences.index import (
     SparsePreferences,
 )
 from embedprefs.preferences.training import (
+    EarlyStoppingPreferences,
     LoraPreferences,
     NegativesPreferences,
     SplitPreferences,
@@ -52,6 +53,7 @@ __all__ = [
     "AdapterPreferences",
     "ChecksPreferences",
     "ComputePreferences",
+    "EarlyStoppingPreferences",
     "FieldDeclaration",
     "HnswPreferences",
     "IndexPreferences",

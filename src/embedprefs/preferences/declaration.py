@@ -237,7 +237,9 @@ def _declaration(key: str, info: FieldInfo) -> FieldDeclaration:
     default = None if required else info.get_default(call_default_factory=True, validated_data={})
     effective = extra.get("x-effective-default")
     if required:
-        effective = "required"
+        table = key.rpartition(".")[0]
+        optional = table.rpartition(".")[2] != "model"
+        effective = f"none; required where [{table}] is written" if optional else "required"
     elif effective is None:
         effective = "not stated" if default is None else _toml_words(default)
     examples = typing.cast("list[Any]", extra.get("examples", [None]))

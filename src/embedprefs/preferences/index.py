@@ -92,6 +92,13 @@ class IndexPreferences(Section):
     vectors: dict[NotEmpty, NamedVectorPreferences] = preference(dict, kind=Kind.IDENTITY)
     """Further named vectors."""
 
+    @property
+    def typed_fields(self) -> dict[str, MetadataType]:
+        """`metadata_fields`, and the tenant field: a keyword where it is not declared among them."""
+        if self.tenant_field is None or self.tenant_field in self.metadata_fields:
+            return dict(self.metadata_fields)
+        return {**self.metadata_fields, self.tenant_field: "keyword"}
+
 
 class SparsePreferences(Section):
     """The sparse side of a hybrid search."""

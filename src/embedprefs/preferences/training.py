@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StrictFloat, StrictInt, StrictStr
+from pydantic import Field, StrictBool, StrictFloat, StrictInt, StrictStr
 
 from embedprefs.preferences.declaration import Kind, Section, preference
 from embedprefs.preferences.identity import NotEmpty
 
-__all__ = ["LoraPreferences", "NegativesPreferences", "SplitPreferences", "TrainingPreferences"]
+__all__ = [
+    "EarlyStoppingPreferences",
+    "LoraPreferences",
+    "NegativesPreferences",
+    "SplitPreferences",
+    "TrainingPreferences",
+]
 
 Share = Annotated[StrictFloat, Field(ge=0.0, lt=1.0)]
+ColumnNames = NotEmpty | list[NotEmpty]
 
 
 class LoraPreferences(Section):
@@ -27,6 +34,8 @@ class LoraPreferences(Section):
         kind=Kind.TRAINING, example=["Wqkv", "Wo", "Wi"], effective_default="the architecture's linear layers"
     )
     """Names of the layers that get them."""
+    merge: StrictBool = preference(True, kind=Kind.TRAINING)
+    """Add the matrices to the weights at the end, so that the result is an ordinary model. It is verified."""
 
 
 class SplitPreferences(Section):
@@ -35,9 +44,11 @@ class SplitPreferences(Section):
     development: Share = preference(0.1, kind=Kind.TRAINING)
     """Share of the documents that choose the best checkpoint."""
     test: Share = preference(0.1, kind=Kind.TRAINING)
-    """Share of the documents that are used once, for the verdict."""
-    document_column: NotEmpty | None = preference(kind=Kind.TRAINING)
+    """Share of the documents that are used once, for the verdict. Not taken where `evaluation_data` is the test."""
+    document_column: NotEmpty | None = preference(kind=Kind.TRAINING, effective_default="the passage's own column")
     """Column that names a row's source document."""
+    near_duplicates: Literal["together", "ignore"] = preference("together", kind=Kind.TRAINING)
+    """Whether documents whose passages are nearly the same are kept in one part."""
     seed: StrictInt = preference(42, kind=Kind.TRAINING)
     """Seed of the division."""
 
@@ -55,13 +66,37 @@ class NegativesPreferences(Section):
     """Look no further than this many of the nearest passages."""
 
 
+class EarlyStoppingPreferences(Section):
+    """When training ends before its last step."""
+
+    patience: Annotated[StrictInt, Field(ge=1)] | None = preference(
+        kind=Kind.TRAINING, example=3, effective_default="never stop early"
+    )
+    """Stop after this many evaluations in a row that did not improve."""
+    threshold: Annotated[StrictFloat, Field(ge=0.0)] = preference(0.0, kind=Kind.TRAINING)
+    """A better metric counts as an improvement from this difference on."""
+
+
 class TrainingPreferences(Section):
     """Fine-tuning on sentence-transformers' own trainer."""
 
     data: NotEmpty | None = preference(kind=Kind.TRAINING, example="pairs.jsonl")
-    """File, folder or data set with the training examples."""
+    """File or folder with the training examples: .jsonl, .csv, .parquet, or a folder with corpus, queries and qrels."""
+    columns: dict[StrictStr, ColumnNames] = preference(
+        dict,
+        kind=Kind.TRAINING,
+        example={"anchor": "question", "positive": "context"},
+        effective_default="found by their names",
+    )
+    """Role to column: anchor, positive, negative, text_a, text_b, score, text, label, document. Others are left out."""
     evaluation_data: NotEmpty | None = preference(kind=Kind.TRAINING)
     """Folder with corpus, queries and judgements, where evaluation has data of its own."""
+    evaluation_split: NotEmpty | None = preference(kind=Kind.TRAINING, example="test")
+    """Which of the folder's judgements: qrels/NAME.tsv or qrels_NAME.tsv, where there are several."""
+    guard_data: NotEmpty | None = preference(kind=Kind.TRAINING)
+    """Folder with a second evaluation set, on other matters, which must not get worse."""
+    metric: NotEmpty = preference("ndcg@10", kind=Kind.TRAINING)
+    """What chooses the best checkpoint and the verdict is about: ndcg@K, mrr@K, recall@K or map@K."""
     loss: NotEmpty | None = preference(
         kind=Kind.TRAINING, example="CachedMultipleNegativesRankingLoss", effective_default="chosen for the data"
     )
@@ -88,6 +123,12 @@ class TrainingPreferences(Section):
     """A larger model to learn from."""
     activation_checkpointing: Literal["auto", "on", "off"] = preference("auto", kind=Kind.TRAINING)
     """Save memory by computing activations again in the backward pass."""
+    early_stopping: EarlyStoppingPreferences = preference(EarlyStoppingPreferences, kind=Kind.TRAINING)
+    """When training ends before its last step."""
+    resume: Literal["auto", "never"] = preference("auto", kind=Kind.TRAINING)
+    """Whether an interrupted run continues from its last checkpoint, where data and preferences are the same."""
+    model_card_texts: StrictBool = preference(False, kind=Kind.TRAINING)
+    """Whether the model card may show texts of the training data."""
     margin: Annotated[StrictFloat, Field(ge=0.0, le=1.0)] = preference(0.01, kind=Kind.TRAINING)
     """A difference of the metric up to this counts as equivalent in the verdict."""
     arguments: dict[str, Any] = preference(

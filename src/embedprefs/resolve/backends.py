@@ -1,15 +1,19 @@
-"""The backends that can run a model, and which of them this machine and this version offer."""
+"""The backends that can run a model, and which of them "auto" becomes for a model on a machine."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from embedprefs.facts.model_facts import ModelFacts
     from embedprefs.hardware import Hardware
 
-__all__ = ["BACKENDS", "Backend", "choose_backend"]
+__all__ = ["BACKENDS", "SMALL_MODEL", "Backend", "choose_backend", "why_not_converted"]
+
+#: Parameters up to which "auto" stays on torch: so small a model is converted and opened for longer than it saves.
+SMALL_MODEL = 5_000_000
 
 
 @dataclass(frozen=True)
@@ -20,8 +24,6 @@ class Backend:
     """As in `compute.backend`."""
     packages: tuple[str, ...]
     """Distributions it needs."""
-    supported: bool
-    """True where this version of embedprefs runs models on it."""
 
     def missing(self, hardware: Hardware) -> tuple[str, ...]:
         """Return the packages that are not installed here."""
@@ -30,21 +32,61 @@ class Backend:
 
     def available(self, hardware: Hardware) -> bool:
         """Return whether a model can be run on it here."""
-        return self.supported and not self.missing(hardware)
+        return not self.missing(hardware)
 
 
-#: In the order "auto" asks them.
 BACKENDS: tuple[Backend, ...] = (
-    Backend("openvino", ("openvino",), supported=False),
-    Backend("torch", ("torch", "sentence-transformers", "transformers"), supported=True),
-    Backend("onnx", ("onnxruntime",), supported=False),
+    Backend("openvino", ("openvino",)),
+    Backend("torch", ("torch", "sentence-transformers", "transformers")),
+    Backend("onnx", ("onnxruntime",)),
 )
 
 
-def choose_backend(hardware: Hardware) -> tuple[str, str]:
-    """Return the backend that "auto" becomes, and the reason."""
-    for backend in BACKENDS:
-        if backend.available(hardware):
-            return backend.name, f"{backend.name} is the first backend that is installed and supported."
-    packages = ", ".join(backend.missing(hardware)[0] for backend in BACKENDS if backend.supported)
-    return "torch", f"torch, though {packages} is not installed here: loading a model needs it."
+def choose_backend(hardware: Hardware, facts: ModelFacts, values: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the backend that "auto" becomes, and the reason.
+
+    Args:
+        hardware: The machine.
+        facts: What the model's files say.
+        values: The other preferences by dotted key: `compute.device` is resolved, the others are as stated.
+    """
+    by_name = {backend.name: backend for backend in BACKENDS}
+    if missing := by_name["torch"].missing(hardware):
+        return "torch", f"torch, though {missing[0]} is not installed here: loading a model needs it."
+    if by_name["openvino"].missing(hardware):
+        return "torch", "OpenVINO, which is faster on a processor, is not installed (pip install openvino)."
+    if why := why_not_converted(facts, values):
+        return "torch", f"torch: {why}."
+    if facts.parameter_count <= SMALL_MODEL and values.get("compute.weights") != "int8":
+        return "torch", "torch: so small a model is converted for longer than it saves."
+    return "openvino", "OpenVINO runs this architecture faster on a processor; it is compared with torch at first use."
+
+
+def why_not_converted(facts: ModelFacts, values: Mapping[str, Any]) -> str | None:
+    """Say, as a clause, why a model stays on torch by what is known before it is loaded; None where it need not.
+
+    Args:
+        facts: What the model's files say.
+        values: As for `choose_backend`.
+    """
+    from embedprefs.engine.openvino.architectures import objection_to_facts
+
+    device = values["compute.device"]
+    if device != "cpu":
+        return f"the device is {device}"
+    clauses = {
+        "compute.autocast": "autocast is torch's own",
+        "compute.compile": "torch.compile is asked for",
+        "model.from_scratch": "random weights are not worth a conversion",
+        "model.adapter.name": "an adapter is laid over the model",
+    }
+    for key, clause in clauses.items():
+        if values.get(key) not in (None, False, "auto"):
+            return clause
+    if values.get("compute.dtype") == "float16":
+        return "float16 on a processor is torch's own"
+    if values.get("tokenizer.padding_side") == "left":
+        return "the model is padded on the left"
+    if values.get("compute.attention") not in ("auto", "sdpa", "eager", "local", None):
+        return f"the attention {values['compute.attention']} is torch's own"
+    return objection_to_facts(facts)

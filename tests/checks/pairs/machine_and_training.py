@@ -16,6 +16,16 @@ WITH_GPU = {
 }
 FLASH = {**WITH_GPU, "packages": {"flash-attn": "2.8.3", "torch": "2.13.0", "transformers": "5.23.0"}}
 
+INT8 = {
+    "packages": {
+        "torch": "2.13.0",
+        "sentence-transformers": "6.2.0",
+        "transformers": "5.23.0",
+        "openvino": "2026.4.1",
+        "nncf": "3.4.0",
+    }
+}
+
 
 def arguments(**values):
     """Preferences with arguments for the host's trainer."""
@@ -77,9 +87,13 @@ PAIRS = {
         {"stated": {"compute.backend": "onnx"}},
         {"stated": {"compute.backend": "torch"}},
     ),
+    "backend-not-proved": (
+        {"stated": {"compute.backend": "openvino"}, "model": "static"},
+        {"stated": {"compute.backend": "openvino"}, "model": "bert"},
+    ),
     "int8-weights-not-available": (
-        {"stated": {"compute.weights": "int8"}},
-        {"stated": {"vectors.precision": "int8"}},
+        {"stated": {"compute.weights": "int8", "compute.exactness": "fast"}},
+        {"stated": {"compute.weights": "int8", "compute.exactness": "fast"}, "hardware": INT8},
     ),
     "onnx-provider": (
         {
@@ -102,8 +116,8 @@ PAIRS = {
     # --- index
     "chunk-too-long": ({"stated": {"index.chunk_tokens": 65}}, {"stated": {"index.chunk_tokens": 62}}),
     "chunk-overlap-too-large": (
-        {"stated": {"index.chunk_tokens": 32, "index.chunk_overlap": 32}},
-        {"stated": {"index.chunk_tokens": 32, "index.chunk_overlap": 8}},
+        {"stated": {"index.chunk_tokens": 32, "index.chunk_overlap": 17}},
+        {"stated": {"index.chunk_tokens": 32, "index.chunk_overlap": 16}},
     ),
     "template-without-text": (
         {"stated": {"index.template": "{title}"}},
@@ -113,6 +127,27 @@ PAIRS = {
     "tenant-field-undeclared": (
         {"stated": {"index.tenant_field": "customer"}},
         {"stated": {"index.tenant_field": "customer", "index.metadata_fields": {"customer": "keyword"}}},
+    ),
+    "tenant-field-type": (
+        {"stated": {"index.tenant_field": "customer", "index.metadata_fields": {"customer": "integer"}}},
+        {
+            "stated": {
+                "index.tenant_field": "customer",
+                "index.metadata_fields": {"customer": "uuid", "year": "integer"},
+            }
+        },
+    ),
+    "store-address": (
+        {"stated": {"index.store": "postgres://localhost"}},
+        {"stated": {"index.store": "grpc://localhost:6334"}},
+    ),
+    "precision-not-for-a-collection": (
+        {"stated": {"vectors.precision": "binary", "index.collection": "notes"}},
+        {"stated": {"vectors.precision": "binary"}},
+    ),
+    "vector-name-taken": (
+        {"stated": {"index.vectors": {"sparse": {"model": {"name": "a/b"}}}}},
+        {"stated": {"index.vectors": {"second": {"model": {"name": "a/b"}}}}},
     ),
     # --- training
     "training-argument-unknown": (arguments(learning_rat=2e-5), arguments(learning_rate=2e-5)),

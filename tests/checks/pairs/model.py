@@ -191,6 +191,10 @@ PAIRS = {
         {"stated": {"prompts.search_query": "search_query: "}},
         {"stated": {"prompts.search_query": "search_query: ", "prompts.query": "search_query: "}},
     ),
+    "prompt-name-near-miss": (
+        {"stated": {"prompts.qeury": "search_query: "}},
+        {"stated": {"prompts.clustering": "cluster: ", "prompts.search_query": "search_query: "}},
+    ),
     "model-prompt-name-unused": (
         {"facts": {"prompts": {"search_query": "search_query: "}}},
         {"facts": {"prompts": {"query": "search_query: ", "passage": "search_document: "}}},

@@ -83,8 +83,20 @@ class CollectionAccess:
             if not self._writable:
                 self._require_existing()
                 self.collection.open(create=True, extend=True)
+                self._warn_of_incomplete()
                 self._writable = self._readable = True
         return self._writer.plan(documents)
+
+    def _warn_of_incomplete(self) -> None:
+        """Say that documents stored before lack vectors added now: this store cannot read them again by itself."""
+        if self.collection.added:
+            warnings.warn(
+                f"The collection {self.collection.name!r} has got the vectors "
+                f"{', '.join(sorted(self.collection.added))} now. Documents stored before lack them until they are "
+                "added again, and a search that uses these vectors may miss them.",
+                EmbedPrefsWarning,
+                stacklevel=4,
+            )
 
     def write(self, plan: Plan, vectors: Vector) -> dict[str, str]:
         """Store what a plan says; see `Writer.write`.

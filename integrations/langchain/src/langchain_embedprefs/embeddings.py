@@ -19,7 +19,7 @@ from langchain_embedprefs.arguments import refuse_unknown_arguments, stated_valu
 from langchain_embedprefs.sharing import ModelHandle
 
 if TYPE_CHECKING:
-    from embedprefs import PreferredSentenceTransformer
+    from embedprefs import Encoder, PreferredSentenceTransformer
     from embedprefs.model import EncodeReport
 
 __all__ = ["EmbedPrefsEmbeddings"]
@@ -220,14 +220,14 @@ class EmbedPrefsEmbeddings(Serializable, Embeddings):
         """Length of the vectors; None where neither the model's files nor a loaded model say it."""
         dimension = self.resolved.embedding_dimension
         if dimension is None and self.loaded:
-            dimension = self.sentence_transformer.get_embedding_dimension()
+            dimension = self.encoder.get_embedding_dimension()
         return dimension
 
     @property
     def record(self) -> Record:
         """What the vectors are, to be kept beside them; for a model that is not loaded its files are hashed."""
         if self.loaded or not self.is_loaded_on_demand:
-            return self.sentence_transformer.record
+            return self.encoder.record
         return Record.of(self.resolved)
 
     @property
@@ -236,14 +236,19 @@ class EmbedPrefsEmbeddings(Serializable, Embeddings):
         return self.record.fingerprint
 
     @property
-    def sentence_transformer(self) -> PreferredSentenceTransformer:
-        """The model itself; loaded if it is not."""
+    def encoder(self) -> PreferredSentenceTransformer | Encoder:
+        """What embeds: the model's compiled artefact where one is current, else the model; loaded if it is not."""
         return self._handle.get().model
+
+    @property
+    def sentence_transformer(self) -> PreferredSentenceTransformer:
+        """The model itself; loaded if it is not, beside the compiled artefact where that embeds."""
+        return self._handle.sentence_transformer()
 
     @property
     def report(self) -> EncodeReport:
         """What the shared model has embedded since it was loaded: texts, tokens, truncated and duplicate texts ..."""
-        return self.sentence_transformer.report
+        return self.encoder.report
 
     @property
     def loaded(self) -> bool:

@@ -32,6 +32,7 @@ from embedprefs import (
     fingerprint,
 )
 from embedprefs.resolve import Resolved, resolve
+from embedprefs.serving import Encoder, automatic_encoder
 from langchain_embedprefs.asynchronous import DocumentLane, QueryLane
 
 if TYPE_CHECKING:
@@ -48,9 +49,9 @@ _FROM_FREE_MEMORY = ("compute.batch_tokens", "compute.max_batch_size", "compute.
 
 
 class SharedModel:
-    """A loaded model, how many hold it, and the threads that serve event loops."""
+    """What embeds (a model, or its compiled artefact), how many hold it, and the threads that serve event loops."""
 
-    def __init__(self, model: PreferredSentenceTransformer, *, loaded_here: bool) -> None:
+    def __init__(self, model: PreferredSentenceTransformer | Encoder, *, loaded_here: bool) -> None:
         self.model = model
         self.loaded_here = loaded_here
         self.users = 0
@@ -76,11 +77,13 @@ class SharedModel:
         return DocumentLane(partial(_embed_groups, self.model), "embedprefs-documents")
 
 
-def _embed_queries(model: PreferredSentenceTransformer, texts: Sequence[str]) -> Vectors:
+def _embed_queries(model: PreferredSentenceTransformer | Encoder, texts: Sequence[str]) -> Vectors:
     return _float32(model.encode_query(list(texts), convert_to_numpy=True))
 
 
-def _embed_groups(model: PreferredSentenceTransformer, texts: Sequence[str], group_size: int) -> Iterator[Vectors]:
+def _embed_groups(
+    model: PreferredSentenceTransformer | Encoder, texts: Sequence[str], group_size: int
+) -> Iterator[Vectors]:
     for _, vectors in model.embed_stream(texts, role="document", chunk_size=group_size):
         yield _float32(vectors)
 
@@ -138,6 +141,7 @@ class ModelHandle:
         self._resolved: Resolved | None = None
         self._lock = threading.RLock()
         self._shared: SharedModel | None = None
+        self._beside: PreferredSentenceTransformer | None = None
         self._end: Any = None
         _handles.add(self)
 
@@ -179,6 +183,18 @@ class ModelHandle:
                 self._end.atexit = False
             return self._shared
 
+    def sentence_transformer(self) -> PreferredSentenceTransformer:
+        """The model itself, loaded beside the compiled artefact where that is what embeds."""
+        model = self.get().model
+        if not isinstance(model, Encoder):
+            return model
+        with self._lock:
+            if self._beside is None:
+                from embedprefs import load_model
+
+                self._beside = load_model(self.preferences)
+            return self._beside
+
     async def aget(self) -> SharedModel:
         """The model, without holding up the event loop while it is loaded."""
         if self._shared is not None:
@@ -189,7 +205,7 @@ class ModelHandle:
         """Let go of the model; the next use takes it up again."""
         with self._lock:
             free_cache = self._end is not None and self._end()
-            self._end = self._shared = None
+            self._end = self._shared = self._beside = None
         if free_cache:
             import torch
 
@@ -201,7 +217,7 @@ class ModelHandle:
         self._lock = threading.RLock()
         if self._end is not None:
             self._end.detach()
-        self._end = self._shared = None
+        self._end = self._shared = self._beside = None
 
     def _acquired(self) -> SharedModel:
         with _process.loading:
@@ -213,7 +229,7 @@ class ModelHandle:
             return shared
 
     def _around(self, model: PreferredSentenceTransformer) -> SharedModel:
-        if _process.forked_from_torch and model.device.type == "cpu":
+        if _process.forked_from_torch and not isinstance(model, Encoder) and model.device.type == "cpu":
             return self._single_threaded(model.preferences, model)
         with _process.lock:
             return _process.by_key.setdefault(f"handed in {id(model)}", SharedModel(model, loaded_here=False))
@@ -246,7 +262,7 @@ class ModelHandle:
         preferences = _with_one_thread(preferences)
         return _loaded_once(preferences, resolve(preferences))
 
-    def _require_expected(self, model: PreferredSentenceTransformer) -> None:
+    def _require_expected(self, model: PreferredSentenceTransformer | Encoder) -> None:
         if self._expected is not None and model.fingerprint != self._expected:
             raise PreferenceMismatchError(
                 f"The model {model.preferences.model.name} has the fingerprint {model.fingerprint}, and these "
@@ -272,7 +288,7 @@ def _loaded_once(preferences: Preferences, resolved: Resolved) -> SharedModel:
     with _process.lock:
         shared = _process.by_key.get(key)
     if shared is None:
-        shared = SharedModel(load_model(preferences), loaded_here=True)
+        shared = SharedModel(automatic_encoder(resolved) or load_model(preferences), loaded_here=True)
         logger.info("loaded %s", preferences.model.name)
         with _process.lock:
             _process.by_key[key] = shared
@@ -312,4 +328,9 @@ def _let_go(shared: SharedModel) -> bool:
         for key, held in list(_process.by_key.items()):
             if held is shared:
                 del _process.by_key[key]
-        return shared.loaded_here and shared.model.device.type == "cuda"
+        return shared.loaded_here and _is_on_cuda(shared.model)
+
+
+def _is_on_cuda(model: PreferredSentenceTransformer | Encoder) -> bool:
+    device = getattr(model, "device", None)  # a compiled artefact computes on the processor
+    return device is not None and device.type == "cuda"

@@ -18,7 +18,7 @@ from embedprefs_qdrant.stores.layout import Datatype, Distance
 from langchain_embedprefs.embeddings import EmbedPrefsEmbeddings
 
 if TYPE_CHECKING:
-    from embedprefs import PreferredSentenceTransformer
+    from embedprefs import Encoder, PreferredSentenceTransformer
     from embedprefs_qdrant.chunking import Chunker
 
 __all__ = ["LangChainSpace", "PreferredSpace", "aembed_documents", "aembed_query", "space_of"]
@@ -83,9 +83,9 @@ class PreferredSpace(ModelSpace):
         return self.embeddings.loaded
 
     @property
-    def model(self) -> PreferredSentenceTransformer:
-        """The model; loaded at the first use."""
-        return self.embeddings.sentence_transformer
+    def model(self) -> PreferredSentenceTransformer | Encoder:
+        """What embeds; loaded at the first use."""
+        return self.embeddings.encoder
 
     def embed_documents(self, texts: Sequence[str]) -> Vectors:
         """Vectors of documents, with the document prompt; shape (texts, size), float32."""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from embedprefs import InputError, PreferenceMismatchError
+from embedprefs.cache import without_cache
+from embedprefs_qdrant.chunking.template import Template
 from embedprefs_qdrant.collection import DENSE, Collection
 from embedprefs_qdrant.spaces import EmbeddingSpace
 from embedprefs_qdrant.status import require_collection
@@ -37,6 +40,8 @@ class AdoptReport:
         collection: Name.
         vector: Name of the vector that was compared; "" is the unnamed one.
         text_field: Payload field that held the text.
+        template: `index.template`, which made the texts that were embedded again.
+        absent_fields: Fields of the template that no sampled point has; they were left empty.
         sampled: Points embedded again.
         median_cosine: Middle of the cosines between stored and new vectors.
         least_cosine: Smallest of them.
@@ -48,6 +53,8 @@ class AdoptReport:
     collection: str
     vector: str
     text_field: str
+    template: str
+    absent_fields: tuple[str, ...]
     sampled: int
     median_cosine: float
     least_cosine: float
@@ -57,7 +64,7 @@ class AdoptReport:
 
     def to_json(self) -> dict[str, Any]:
         """The report as JSON values."""
-        return asdict(self)
+        return asdict(self) | {"absent_fields": list(self.absent_fields)}
 
 
 def adopt_collection(
@@ -69,6 +76,10 @@ def adopt_collection(
     force: bool = False,
 ) -> AdoptReport:
     """Embed a stored sample again and, where it agrees, record these preferences with the collection.
+
+    What is embedded is what `index.template` makes of a point: its text, and its headings, title and source where the
+    payload, or the metadata in it, has fields of these names. Kept vectors are not used: they would not say what the
+    model does now.
 
     Args:
         ingestor: Of the collection.
@@ -104,9 +115,13 @@ def adopt_collection(
         )
     field = text_field or _text_field(points, collection.name)
     texts = _texts(points, field, collection.name)
+    template = Template(collection.index.template)
+    beside = [_beside_the_text(point.payload, template) for point in points]
+    rendered = [template.render(text=text, **parts) for text, parts in zip(texts, beside, strict=True)]
     stored = np.stack([np.asarray(point.vectors[name], dtype=np.float32) for point in points])
-    cosines = row_cosines(stored, ingestor.space.embed_documents(texts))
-    as_query = row_cosines(stored, ingestor.space.embed_queries(texts))
+    with without_cache():
+        cosines = row_cosines(stored, ingestor.space.embed_documents(rendered))
+        as_query = row_cosines(stored, ingestor.space.embed_queries(texts))
     agrees = bool(np.median(cosines) >= LEAST_COSINE)
     if agrees or force:
         _record(ingestor, name, field)
@@ -114,6 +129,8 @@ def adopt_collection(
         collection=collection.name,
         vector=name,
         text_field=field,
+        template=template.text,
+        absent_fields=tuple(sorted(template.fields - {"text"} - {name for parts in beside for name in parts})),
         sampled=len(points),
         median_cosine=float(np.median(cosines)),
         least_cosine=float(cosines.min()),
@@ -171,6 +188,23 @@ def _texts(points: list[StoredPoint], field: str, collection: str) -> list[str]:
             f"collection {collection}, {lacking[0]} among them.\n  Name the field that does (--text-field)."
         )
     return [str(text) for text in texts]
+
+
+def _beside_the_text(payload: Mapping[str, Any], template: Template) -> dict[str, Any]:
+    """The template's other fields, as far as a point has them: in its payload, or in the metadata that it holds."""
+    metadata = payload.get("metadata")
+    found: dict[str, Any] = {}
+    for name in template.fields - {"text"}:
+        value = payload.get(name)
+        if value is None and isinstance(metadata, Mapping):
+            value = metadata.get(name)
+        if name == "headings" and isinstance(value, str):
+            found[name] = [value]
+        elif name == "headings" and isinstance(value, list):
+            found[name] = [str(heading) for heading in value]
+        elif value is not None:
+            found[name] = str(value)
+    return found
 
 
 def _record(ingestor: QdrantIngestor, vector: str, text_field: str) -> None:

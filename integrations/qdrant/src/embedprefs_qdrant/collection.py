@@ -14,6 +14,7 @@ from typing import Any
 from embedprefs import EmbedPrefsWarning, PreferenceMismatchError, Record
 from embedprefs.preferences import IndexPreferences, SparsePreferences
 from embedprefs.record import canary_bound
+from embedprefs.wording import many
 from embedprefs_qdrant.encoders import encoder_identity, is_same_encoder
 from embedprefs_qdrant.late_interaction import LateInteraction
 from embedprefs_qdrant.layouts import COARSE, DENSE, LATE, SPARSE, collection_layout
@@ -54,6 +55,8 @@ class Collection:
         self.main = DENSE
         #: Payload field with a chunk's text.
         self.text_field = "text"
+        #: Vectors that were added when it was opened last, and that the points stored before lack.
+        self.added: frozenset[str] = frozenset()
         self._checked_canaries: set[str] = set()
         self._record: dict[str, Any] | None = None
 
@@ -125,8 +128,9 @@ class Collection:
             self._compare(recorded, extend=create and extend)
         elif description is not None and description.points:
             raise PreferenceMismatchError(
-                f"The collection {self.name} in {self.store.url} holds {description.points} points and no record of "
-                "the preferences they were embedded with, so nothing says whether these preferences fit them.\n"
+                f"The collection {self.name} in {self.store.url} holds {many(description.points, 'point')} and no "
+                "record of the preferences they were embedded with, so nothing says whether these preferences fit "
+                "them.\n"
                 "  Run `embedprefs adopt`, which embeds a stored sample again and shows how well it agrees; or name "
                 "another collection.",
                 left={},
@@ -144,6 +148,8 @@ class Collection:
             # Another process has recorded its preferences meanwhile.
             self._compare(faster, extend=False)
             wanted = recorded = faster
+        stored = description is not None and description.points > 0
+        self.added = _vector_names(wanted) - _vector_names(recorded) if stored and recorded else frozenset()
         if wanted != recorded:
             self.store.write_record(self.name, wanted)
         self._record = wanted
@@ -201,9 +207,7 @@ class Collection:
         return encoder_identity(self.sparse.name, self.sparse.revision)
 
     def _warn_of_unfilled(self, recorded: Mapping[str, Any]) -> None:
-        keys = (("two_stage_dims", COARSE), ("sparse", SPARSE), ("late_interaction", LATE))
-        has = {*recorded["vectors"], *(name for key, name in keys if key in recorded)}
-        unfilled = sorted(has - self.vectors.keys())
+        unfilled = sorted(_vector_names(recorded) - self.vectors.keys())
         if unfilled:
             warnings.warn(
                 f"The collection {self.name} has the vectors {', '.join(unfilled)}, which these preferences do not "
@@ -323,6 +327,12 @@ class Collection:
     def _readable(self) -> Mapping[str, Any]:
         record = self.spaces[self.main].record
         return record.identity if record is not None else self.spaces[self.main].description
+
+
+def _vector_names(record: Mapping[str, Any]) -> frozenset[str]:
+    """The vectors that a record speaks of."""
+    keys = (("two_stage_dims", COARSE), ("sparse", SPARSE), ("late_interaction", LATE))
+    return frozenset([*record["vectors"], *(name for key, name in keys if record.get(key) is not None)])
 
 
 def _identity_entry(space: EmbeddingSpace) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from embedprefs.model.report import EncodeReport
 from embedprefs_qdrant.collection import COARSE, LATE, SPARSE, Collection
 from embedprefs_qdrant.payloads import held_vectors
 from embedprefs_qdrant.spaces import ModelSpace
@@ -97,12 +98,15 @@ class ChunkEmbedder:
 
     def truncated(self) -> int:
         """Texts that the models cut so far, because they read less."""
-        models = [
-            space.model.report.truncated
-            for space in self._collection.spaces.values()
-            if isinstance(space, ModelSpace) and space.loaded
-        ]
-        return sum(models)
+        return sum(report.truncated for report in self._reports())
+
+    def cached(self) -> int:
+        """Vectors that the models took from the cache so far, in place of computing them."""
+        return sum(report.cached for report in self._reports())
+
+    def _reports(self) -> list[EncodeReport]:
+        spaces = self._collection.spaces.values()
+        return [space.model.report for space in spaces if isinstance(space, ModelSpace) and space.loaded]
 
 
 def _is_whole(vector: Vector) -> bool:

@@ -175,6 +175,7 @@ class QdrantIngestor:
     ) -> IngestReport:
         started = time.perf_counter()
         report = IngestReport(self.collection.name, dry_run=dry_run)
+        self.chunker  # noqa: B018 - sizes that cannot be used are refused before a model is loaded, a collection made
         if not dry_run or self.collection.exists:
             report.created = self.collection.open(create=not dry_run, extend=True)
         states = self.states()
@@ -249,11 +250,10 @@ class QdrantIngestor:
             PreferenceMismatchError: The collection was made under another identity.
             InputError: There is no such collection or vector, or a condition cannot be read.
         """
-        conditions = (
-            where
-            if isinstance(where, Filter | None)
-            else parse_where(_listed(where), self.searcher.sources, self.index.metadata_fields)
-        )
+        if isinstance(where, Filter | None):
+            conditions = where
+        else:
+            conditions = parse_where(_listed(where), self.searcher.sources, self.index.typed_fields)
         options = SearchOptions(
             limit=limit,
             offset=offset,
@@ -366,7 +366,7 @@ class QdrantIngestor:
         settings = {"include": self.index.include, "exclude": self.index.exclude, **options}
         for document in read_documents(documents, root=self.root, on_error=note, **settings):
             try:
-                typed = with_typed_metadata(document, self.index.metadata_fields)
+                typed = with_typed_metadata(document, self.index.typed_fields)
             except InputError as error:
                 note(FailedSource(document.source, str(error), "invalid"))
                 continue
@@ -408,7 +408,7 @@ class QdrantIngestor:
         report: IngestReport,
         progress: Callable[[IngestProgress], None] | None,
     ) -> None:
-        truncated = self._embedder.truncated()
+        truncated, cached = self._embedder.truncated(), self._embedder.cached()
         Pipeline(
             self.store,
             self.collection.name,
@@ -420,6 +420,7 @@ class QdrantIngestor:
             is_stopped=self._is_stopped,
         ).run(documents)
         report.truncated = self._embedder.truncated() - truncated
+        report.cached = self._embedder.cached() - cached
 
     @contextmanager
     def _bulk(self, *, created: bool) -> Iterator[None]:

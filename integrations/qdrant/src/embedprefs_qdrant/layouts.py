@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from embedprefs import InvalidPreferenceError, Problem
 from embedprefs.preferences import HnswPreferences, IndexPreferences
+from embedprefs.preferences.index_limits import OWN_VECTOR_NAMES
 from embedprefs_qdrant.spaces import EmbeddingSpace
 from embedprefs_qdrant.stores.layout import (
     CollectionLayout,
@@ -19,10 +20,7 @@ from embedprefs_qdrant.stores.layout import (
 __all__ = ["COARSE", "DENSE", "LATE", "SPARSE", "collection_layout", "refuse_reserved_names"]
 
 #: Names of the vectors in a collection.
-DENSE = "dense"
-COARSE = "dense_first"
-SPARSE = "sparse"
-LATE = "late_interaction"
+DENSE, COARSE, SPARSE, LATE = OWN_VECTOR_NAMES
 
 
 def refuse_reserved_names(index: IndexPreferences) -> None:
@@ -31,17 +29,16 @@ def refuse_reserved_names(index: IndexPreferences) -> None:
     Raises:
         InvalidPreferenceError: One is.
     """
-    reserved = (DENSE, COARSE, SPARSE, LATE)
     problems = [
         Problem(
             f"The vector {name!r} is what the collection calls one of its own.",
             key=f"index.vectors.{name}",
             value=name,
-            allowed=f"any name but {', '.join(reserved)}",
+            allowed=f"any name but {', '.join(OWN_VECTOR_NAMES)}",
             fix="Give it another name.",
         )
         for name in index.vectors
-        if name in reserved
+        if name in OWN_VECTOR_NAMES
     ]
     if problems:
         raise InvalidPreferenceError(problems)
@@ -93,10 +90,8 @@ def collection_layout(
         "source": PayloadIndex("keyword"),
         "content_hash": PayloadIndex("keyword"),
     }
-    for field, kind in index.metadata_fields.items():
+    for field, kind in index.typed_fields.items():
         indexes[f"metadata.{field}"] = PayloadIndex(kind, tenant=field == index.tenant_field)
-    if index.tenant_field is not None and index.tenant_field not in index.metadata_fields:
-        indexes[f"metadata.{index.tenant_field}"] = PayloadIndex("keyword", tenant=True)
     return CollectionLayout(
         vectors=vectors,
         sparse_vectors={} if sparse_idf is None else {SPARSE: SparseVectorLayout(idf=sparse_idf)},

@@ -16,6 +16,7 @@ from typing import Literal
 import numpy as np
 
 from embedprefs import EmbedPrefsError, InputError, UnavailableError
+from embedprefs.wording import many
 from embedprefs_qdrant.channel import Channel
 from embedprefs_qdrant.documents import Document
 from embedprefs_qdrant.payloads import BOOKKEEPING_FIELDS
@@ -354,7 +355,7 @@ def unavailable(store: Store, what: str, error: EmbedPrefsError, report: IngestR
     """The error that ends a run whose store is gone, with what is safe."""
     return UnavailableError(
         f"{store.url} {what}, the last time with:\n{error}\n"
-        f"  In this run {report.stored} chunks were acknowledged; they are stored, in the collection "
+        f"  In this run {many(report.stored, 'chunk was', 'chunks were')} acknowledged, and stored in the collection "
         f"{report.collection}. Look after the store, then run again: it continues."
     )
 

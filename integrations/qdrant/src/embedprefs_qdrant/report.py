@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from embedprefs.wording import many
+
 __all__ = ["IngestProgress", "IngestReport"]
 
 
@@ -45,6 +47,7 @@ class IngestReport:
         changed: Documents of which the store had another state, or only a part.
         chunks: Chunks of the new and changed documents.
         embedded: Chunks that were embedded.
+        cached: Vectors of these that were taken from the embedding cache, not computed.
         reused: Chunks whose vector was in the store already, under another document or place.
         stored: Chunks that the store has acknowledged.
         kept: Chunks that were stored already.
@@ -68,6 +71,7 @@ class IngestReport:
     changed: int = 0
     chunks: int = 0
     embedded: int = 0
+    cached: int = 0
     reused: int = 0
     stored: int = 0
     kept: int = 0
@@ -96,29 +100,39 @@ class IngestReport:
         """One or a few lines that say what happened."""
         verb = "would embed" if self.dry_run else "embedded"
         if self.documents and self.unchanged == self.documents and not self.failed:
-            lines = [f"{self.documents} documents, all unchanged: nothing to embed ({self.seconds:.1f} s)."]
+            lines = [f"{many(self.documents, 'document')}, all unchanged: nothing to embed ({self.seconds:.1f} s)."]
         else:
-            reused = f", {self.reused} vectors reused" if self.reused else ""
+            cached = f" ({self.cached:,} from the cache)" if self.cached else ""
+            reused = f", {many(self.reused, 'vector')} reused" if self.reused else ""
             done = (
-                f"{self.documents} documents: {self.new} new, {self.changed} changed, {self.unchanged} unchanged; "
-                f"{verb} {self.embedded} chunks, kept {self.kept}{reused}, deleted {self.deleted} "
-                f"({self.seconds:.1f} s, {self.seconds_embedding:.1f} s of it embedding)."
+                f"{many(self.documents, 'document')}: {self.new:,} new, {self.changed:,} changed, {self.unchanged:,} "
+                f"unchanged; {verb} {many(self.embedded, 'chunk')}{cached}, kept {self.kept:,}{reused}, deleted "
+                f"{self.deleted:,} ({self.seconds:.1f} s, {self.seconds_embedding:.1f} s of it embedding)."
             )
             lines = [done]
         if self.truncated:
-            lines.append(f"{self.truncated} chunks were longer than the model reads and were cut.")
+            lines.append(
+                f"{many(self.truncated, 'chunk was', 'chunks were')} longer than the model reads, and cut there."
+            )
         if self.pruned:
-            lines.append(f"{len(self.pruned)} documents that are gone were removed: {_some(self.pruned)}.")
+            lines.append(
+                f"{many(len(self.pruned), 'document that is gone was', 'documents that are gone were')} removed: "
+                f"{_some(self.pruned)}."
+            )
         left = [source for source in self.absent if source not in set(self.pruned)]
         if left:
             lines.append(
-                f"{len(left)} documents are in the collection and not among the inputs: {_some(left)}. "
-                "Prune to remove them."
+                f"{many(len(left), 'document is', 'documents are')} in the collection and not among the inputs: "
+                f"{_some(left)}. Prune to remove {'it' if len(left) == 1 else 'them'}."
             )
         if self.skipped:
-            lines.append(f"{len(self.skipped)} sources hold nothing to index: {_some(list(self.skipped))}.")
+            lines.append(
+                f"{many(len(self.skipped), 'source holds', 'sources hold')} nothing to index: "
+                f"{_some(list(self.skipped))}."
+            )
         if self.failed:
-            lines.append(f"{len(self.failed)} sources failed; running again tries them again:")
+            again = "it" if len(self.failed) == 1 else "them"
+            lines.append(f"{many(len(self.failed), 'source')} failed; running again tries {again} again:")
             lines.extend(f"  {source}: {reason}" for source, reason in self.failed.items())
         if self.interrupted:
             lines.append("Stopped before the end. What is stored is whole; running again continues.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -23,7 +24,9 @@ from embedprefs.cache import without_cache
 from embedprefs.layers import preferences_for_model
 from embedprefs.model.report import unreported
 from embedprefs.preferences import IndexPreferences
+from embedprefs.preferences.index_limits import PACKED_PRECISIONS
 from embedprefs.record import CANARY_TEXTS
+from embedprefs.serving import Encoder, find_artefact, load_found
 from embedprefs_qdrant.chunking import Chunker
 from embedprefs_qdrant.stores.layout import Datatype, Distance
 from embedprefs_qdrant.vectors import row_cosines
@@ -32,11 +35,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from embedprefs import PreferredSentenceTransformer, Resolved
+    from embedprefs.serving import Artefact
 
 __all__ = ["EmbeddingSpace", "ModelSpace", "check_canaries", "decode_vectors", "encode_vectors"]
 
 #: What a model that states no limit (a static one) is taken to read.
 LONGEST_UNLIMITED = 8192
+
+#: Stands for an artefact that was not looked for yet; None is one that is not there.
+_NOT_LOOKED_FOR = object()
 
 _DISTANCES: Mapping[str, Distance] = {
     "cosine": "cosine",
@@ -96,7 +103,7 @@ class ModelSpace:
 
     def __init__(
         self,
-        model: PreferredSentenceTransformer | Preferences | str | Path,
+        model: PreferredSentenceTransformer | Encoder | Preferences | str | Path,
         *,
         overrides: Mapping[str, Any] | None = None,
         template: str | None = None,
@@ -113,7 +120,8 @@ class ModelSpace:
                 effect.
         """
         self._lock = threading.Lock()
-        self._model: PreferredSentenceTransformer | None = None
+        self._model: PreferredSentenceTransformer | Encoder | None = None
+        self._found: Any = _NOT_LOOKED_FOR
         self._owned = True
         self._template = template
         self._resolved: Resolved | None = None
@@ -151,8 +159,28 @@ class ModelSpace:
         if self._record is None:
             if self._model is not None and not self._owned:
                 self._model.record  # noqa: B018 - raises where the model is no longer what was loaded
-            self._record = Record.for_collection(self.resolved, template=self._template)
+            self._record = self._record_of_collection()
         return self._record
+
+    def _record_of_collection(self) -> Record:
+        artefact = self._artefact()
+        if artefact is None:
+            return Record.for_collection(self.resolved, template=self._template)
+        # The artefact was found by its identity, so that no file of the model has to be hashed again.
+        template = self._template if self._template is not None else self.resolved["index.template"]
+        record = artefact.record
+        return replace(record, identity={**record.identity, "template": template})
+
+    def _artefact(self) -> Artefact | None:
+        """The compiled artefact that gives these vectors without torch; None where a model gives them."""
+        if self._found is _NOT_LOOKED_FOR:
+            here = self._model
+            if here is None:
+                self._found = find_artefact(self.resolved)
+            else:
+                self._found = here.artefact if isinstance(here, Encoder) else None
+        found: Artefact | None = self._found
+        return found
 
     def use_template(self, template: str) -> None:
         """Count this template as part of the identity, in place of that of the preferences."""
@@ -190,7 +218,7 @@ class ModelSpace:
     def datatype(self) -> Datatype:
         """uint8 vectors are kept as bytes, all others as float32."""
         precision = self.resolved["vectors.precision"]
-        if precision in ("binary", "ubinary"):
+        if precision in PACKED_PRECISIONS:
             raise InvalidPreferenceError(
                 Problem(
                     f'vectors.precision is "{precision}", which packs eight dimensions into a number; '
@@ -210,13 +238,18 @@ class ModelSpace:
         return self._model is not None
 
     @property
-    def model(self) -> PreferredSentenceTransformer:
-        """The model; loaded at the first use."""
+    def model(self) -> PreferredSentenceTransformer | Encoder:
+        """What embeds: the model's compiled artefact where it is current, else the model; loaded at the first use."""
         with self._lock:
+            if self._model is None:
+                artefact = self._artefact()
+                self._model = load_found(artefact, self.resolved) if artefact is not None else None
             if self._model is None:
                 # Imported here: it loads torch, which a run that finds nothing to embed does without.
                 from embedprefs import load_model
 
+                self._found = None
+                self._record = None
                 self._model = load_model(self.preferences)
             return self._model
 
@@ -242,12 +275,17 @@ class ModelSpace:
         """
         return Chunker(
             self._tokenizer(),
-            max_seq_length=longest or self.longest,
+            max_seq_length=self._longest_chunk(index, longest or self.longest),
             chunk_tokens=index.chunk_tokens,
             chunk_overlap=index.chunk_overlap,
             prompt=self.resolved.prompts.get("document", ""),
             template=index.template,
         )
+
+    def _longest_chunk(self, index: IndexPreferences, reads: int) -> int:
+        """Tokens of a whole embedded text; one that is asked to be longer than a window is embedded in several."""
+        is_windowed = self.resolved["tokenizer.overflow"] == "window"
+        return max(reads, LONGEST_UNLIMITED) if is_windowed and index.chunk_tokens is not None else reads
 
     def _tokenizer(self) -> Any:
         facts = self.resolved.facts

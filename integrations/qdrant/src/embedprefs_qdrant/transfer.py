@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from embedprefs import InputError, PreferenceMismatchError
+from embedprefs.wording import many
 from embedprefs_qdrant.payloads import BOOKKEEPING_FIELDS
 from embedprefs_qdrant.stores.points import Point
 from embedprefs_qdrant.stores.protocol import Store
@@ -79,8 +80,8 @@ def export_collection(
     recorded = target.read_record(there) if existing is not None else None
     if existing is not None and existing.points and recorded is None:
         raise PreferenceMismatchError(
-            f"{target.url} has a collection {there!r} with {existing.points} points and no record, so nothing says "
-            "whether they are of the same space.\n"
+            f"{target.url} has a collection {there!r} with {many(existing.points, 'point')} and no record, so nothing "
+            "says whether they are of the same space.\n"
             "  Name another collection for the copy (--to-collection)."
             + ("" if record is not None else " Adopt the source first, so that a copy broken off can be continued."),
             right={"uuid": (record or {}).get("uuid")},

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from embedprefs import InputError
+from embedprefs.cache import without_cache
 from embedprefs_qdrant.chunking import Template
 from embedprefs_qdrant.documents import Document
 from embedprefs_qdrant.documents.document import hash_text
@@ -163,7 +164,8 @@ def _sample(ingestor: QdrantIngestor, report: VerifyReport, sources: set[str], c
     for name in names:
         points = [point for point, text in known.items() if text is not None and name in point.vectors]
         if points:
-            made = collection.spaces[name].embed_documents([str(known[point]) for point in points])
+            with without_cache():  # a kept vector would say what the model did once
+                made = collection.spaces[name].embed_documents([str(known[point]) for point in points])
             collection.check_canaries_of(name)
             other = np.stack([np.asarray(point.vectors[name], dtype=np.float32) for point in points])
             is_scaled = collection.spaces[name].distance != "cosine"

@@ -164,11 +164,11 @@ def test_documents_that_are_gone_are_removed_when_asked(project):
     run(project, "index")
     extra.unlink()
     out, _ = run(project, "index")
-    assert "1 documents are in the collection and not among the inputs: extra.md" in out
+    assert "1 document is in the collection and not among the inputs: extra.md" in out
     out, _ = run(project, "verify", code=1)
     assert "They do not agree" in out
     out, _ = run(project, "index", "--prune")
-    assert "1 documents that are gone were removed: extra.md" in out
+    assert "1 document that is gone was removed: extra.md" in out
     run(project, "verify")
 
 
@@ -200,7 +200,7 @@ def test_an_exported_collection_is_searched_where_it_is(project, tmp_path):
     """A relative address is one of the current folder."""
     run(project, "index")
     out, _ = run(project, "export", "--to", "edge:copies", "--to-collection", "copy")
-    assert "3 points, 3 of them copied now" in out
+    assert "3 points, 3 copied now" in out
     assert (project / "copies" / "copy").is_dir()
     out, _ = run(project, "search", "mos", "-n", "1", "--store", "edge:copies", "--collection", "copy")
     assert "two.md" in out
@@ -214,6 +214,17 @@ def test_adopting_shows_the_cosines(project):
     out, _ = run(project, "adopt", "--force", "--sample", "3")
     assert "median cosine" in out
     assert "1.00000" in out
+
+
+def test_an_unnamed_vector_is_called_so(project, tmp_path):
+    """Collections of other programs often have one."""
+    from embedprefs_qdrant.stores import CollectionLayout, VectorLayout
+
+    with open_store(f"local:{tmp_path / 'old'}") as store:
+        store.ensure("documents", CollectionLayout(vectors={"": VectorLayout(16)}))
+    out, _ = run(project, "status", "--store", f"local:{tmp_path / 'old'}")
+    assert "unnamed: 16 dimensions, cosine" in out
+    assert "0 chunks of 0 documents" in out
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")

@@ -7,7 +7,14 @@ import threading
 import numpy as np
 import pytest
 
-from embedprefs import EmbedPrefsWarning, InputError, PreferenceMismatchError, load_model
+from embedprefs import (
+    EmbedPrefsWarning,
+    InputError,
+    InvalidPreferenceError,
+    PreferenceMismatchError,
+    load_model,
+)
+from embedprefs.preferences.index_limits import most_chunk_overlap
 from embedprefs_qdrant import Document, QdrantIngestor
 from embedprefs_qdrant.pipeline import GROUP_SIZE
 from embedprefs_qdrant.spaces import ModelSpace
@@ -227,7 +234,7 @@ def test_a_collection_without_a_record_is_refused(make_ingestor, corpus, store):
 
 def test_the_canaries_are_not_the_user_s_texts(tmp_path, minilm_folder):
     """They are longer than some models read; a preference about over-long texts does not speak of them."""
-    space = ModelSpace(str(minilm_folder), overrides={"tokenizer.on_overflow": "error"})
+    space = ModelSpace(str(minilm_folder), overrides={"tokenizer.on_overflow": "error", "compute.backend": "torch"})
     with QdrantIngestor(space, ":memory:", root=tmp_path) as ingestor:
         assert ingestor.ingest([("note", "A short text.")]).failed == {}
         assert ingestor.ingest([("note", "A short text."), ("other", "Another.")]).truncated == 0
@@ -339,7 +346,10 @@ def test_kept_vectors_fill_a_second_collection(model_folder, make_ingestor, corp
     assert model.report.cached == 0
     computed = model.report.texts
     second = make_ingestor(model=model)
-    assert second.ingest(str(corpus)).embedded == report.embedded
+    again = second.ingest(str(corpus))
+    assert again.embedded == again.cached == report.embedded
+    assert report.cached == 0
+    assert f"embedded {again.embedded} chunks ({again.cached} from the cache)" in again.summary()
     assert model.report.cached == report.embedded
     assert model.report.texts - computed == report.embedded, "the canaries are not the user's texts"
     mine, theirs = contents(first), contents(second)
@@ -350,6 +360,44 @@ def test_kept_vectors_fill_a_second_collection(model_folder, make_ingestor, corp
         np.testing.assert_allclose(
             np.frombuffer(vectors["dense"], np.float32), np.frombuffer(theirs[point][1]["dense"], np.float32), rtol=1e-6
         )
+
+
+def test_sizes_that_cannot_be_used_leave_no_collection(make_ingestor, corpus):
+    """They are refused before anything is made, by the bound that `check` keeps to."""
+    ingestor = make_ingestor(chunk_tokens=64, chunk_overlap=most_chunk_overlap(64) + 1)
+    with pytest.raises(InvalidPreferenceError, match=r"index\.chunk_overlap is 33"):
+        ingestor.ingest(str(corpus))
+    assert ingestor.store.collections() == []
+
+
+def test_a_tenant_that_is_not_declared_is_a_keyword(make_ingestor, store):
+    """A number among the tenants is found like any other name; `check` says no more than that."""
+    ingestor = make_ingestor(store, tenant_field="customer")
+    ingestor.ingest(
+        [Document("a", "Ban kel.", metadata={"customer": 7}), Document("b", "Lim.", metadata={"customer": "acme"})]
+    )
+    assert [hit.source for hit in ingestor.search("ban", where="customer=7")] == ["a"]
+    assert [hit.source for hit in ingestor.search("ban", where="customer=acme")] == ["b"]
+
+
+def test_a_chunk_may_take_several_windows(model_folder, make_ingestor, corpus):
+    """With `overflow = "window"` the model reads the whole of a longer chunk; without a stated size it stays within."""
+    overrides = {"tokenizer.max_seq_length": 32, "tokenizer.overflow": "window", "tokenizer.window_overlap": 4}
+    model = load_model(str(model_folder), overrides=overrides)
+    assert make_ingestor(model=model, chunk_tokens=64).chunker.chunk_tokens == 64
+    assert make_ingestor(model=model, chunk_tokens=None).chunker.chunk_tokens <= 32
+
+
+def test_verify_compares_with_what_the_model_does_now(model_folder, make_ingestor, corpus, tmp_path):
+    """Kept vectors would agree with themselves whatever became of the model."""
+    model = load_model(str(model_folder), overrides={"compute.cache": str(tmp_path / "cache")})
+    ingestor = make_ingestor(model=model)
+    ingestor.ingest(str(corpus))
+    computed = model.report.texts
+    report = ingestor.verify(str(corpus), sample=16)
+    assert (report.sampled, report.deviating) == (16, {})
+    assert model.report.texts - computed == 16
+    assert model.report.cached == 0
 
 
 def test_what_the_store_lost_is_stored_again(make_ingestor, corpus, contents, store):

@@ -76,6 +76,47 @@ def test_an_adopted_collection_gets_further_vectors_when_it_is_filled(foreign):
     assert ingestor.search("sat til", limit=1)[0].source == "ours"
 
 
+@pytest.fixture
+def with_headings(make_ingestor, loaded_model):
+    """A collection whose vectors were made of a heading and the text, as `index.template` may ask."""
+
+    def make(payload):
+        ingestor = make_ingestor(":memory:", template="{headings}\n{text}")
+        rows = loaded_model.encode_document([f"Sat til > Kep\n{text}" for text in TEXTS])
+        ingestor.store.ensure("documents", CollectionLayout(vectors={"": VectorLayout(16)}))
+        points = [
+            Point(str(uuid.uuid5(uuid.NAMESPACE_URL, text)), {"": row}, {"text": text, **payload})
+            for text, row in zip(TEXTS, rows, strict=True)
+        ]
+        ingestor.store.upsert("documents", points)
+        return ingestor
+
+    return make
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        {"headings": ["Sat til", "Kep"]},
+        {"headings": "Sat til > Kep"},
+        {"metadata": {"headings": ["Sat til", "Kep"]}},
+    ],
+)
+def test_the_template_makes_the_texts_that_are_compared(with_headings, payload):
+    """The record holds the template, so the comparison has to: with the headings, wherever the payload keeps them."""
+    report = adopt_collection(with_headings(payload))
+    assert report.agrees
+    assert report.least_cosine == pytest.approx(1.0, abs=1e-4)
+    assert (report.template, report.absent_fields) == ("{headings}\n{text}", ())
+
+
+def test_a_field_of_the_template_that_no_point_has_is_named(with_headings):
+    """Without their headings the vectors are others, and the report says what was left empty."""
+    report = adopt_collection(with_headings({}))
+    assert report.absent_fields == ("headings",)
+    assert not report.agrees
+
+
 def test_adopting_twice_needs_a_word(foreign):
     """A record is not replaced by mistake."""
     ingestor = foreign()
@@ -174,7 +215,7 @@ def test_an_export_does_not_give_strangers_a_record(make_ingestor, corpus, tmp_p
         target.ensure("documents", first.store.describe("documents").layout)
         point = next(first.store.scroll("documents", vectors=True))
         target.upsert("documents", [Point(point.id, point.vectors, {"from": "elsewhere"})])
-        with pytest.raises(PreferenceMismatchError, match="1 points and no record"):
+        with pytest.raises(PreferenceMismatchError, match="1 point and no record"):
             export_collection(first.store, "documents", target)
         assert target.read_record("documents") is None
         assert export_collection(first.store, "documents", target, target_name="copy").surplus == 0

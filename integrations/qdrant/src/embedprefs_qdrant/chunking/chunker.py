@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from embedprefs.errors import InputError, InvalidPreferenceError, Problem
+from embedprefs.preferences.index_limits import DEFAULT_CHUNK_TOKENS, LEAST_CHUNK_TOKENS, most_chunk_overlap
 from embedprefs_qdrant.chunking.boundaries import Boundaries
 from embedprefs_qdrant.chunking.chunk import Chunk
 from embedprefs_qdrant.chunking.outline import outline
@@ -25,10 +26,6 @@ logger = logging.getLogger("embedprefs.qdrant.chunking")
 
 #: Raised whenever the same settings would cut a text at other places than before.
 _VERSION = 1
-#: Tokens of text that must fit beside prompt, template and special tokens.
-_LEAST_ROOM = 8
-#: Tokens of a chunk where neither the caller nor the model asks for fewer: `index.chunk_tokens` declares the same.
-_DEFAULT_CHUNK_TOKENS = 512
 #: Documents are gathered up to so many characters, so that their chunks are counted in one call.
 _BATCH_CHARACTERS = 400_000
 
@@ -99,7 +96,7 @@ class Chunker:
         self._limit = max_seq_length - reserved_tokens
         bare = self._count_context((), None, "")
         room = self._limit - bare
-        self.chunk_tokens = min(room, _DEFAULT_CHUNK_TOKENS) if chunk_tokens is None else chunk_tokens
+        self.chunk_tokens = min(room, DEFAULT_CHUNK_TOKENS) if chunk_tokens is None else chunk_tokens
         self.chunk_overlap = chunk_overlap
         self._check(room, chunk_tokens)
         self._is_additive = self._counter.is_additive and self._has_separate_text()
@@ -324,7 +321,7 @@ class Chunker:
 
     def _check(self, room: int, chunk_tokens: int | None) -> None:
         problems: list[Problem] = []
-        if room < _LEAST_ROOM:
+        if room < LEAST_CHUNK_TOKENS:
             message = (
                 f"The model reads {self._limit} tokens, and prompt, template and special tokens take "
                 f"{self._limit - room} of them: {max(room, 0)} are left for text."
@@ -334,28 +331,29 @@ class Chunker:
                     message,
                     key="tokenizer.max_seq_length",
                     value=self.max_seq_length,
-                    allowed=f"at least {_LEAST_ROOM} tokens for text",
+                    allowed=f"at least {LEAST_CHUNK_TOKENS} tokens for text",
                     fix="Raise max_seq_length, or shorten prompts.document or index.template.",
                 )
             )
-        elif chunk_tokens is not None and not _LEAST_ROOM <= chunk_tokens <= room:
+        elif chunk_tokens is not None and not LEAST_CHUNK_TOKENS <= chunk_tokens <= room:
             problems.append(
                 Problem(
                     f"index.chunk_tokens is {chunk_tokens}.",
                     key="index.chunk_tokens",
                     value=chunk_tokens,
-                    allowed=f"{_LEAST_ROOM} to {room}, which is what prompt, template and special tokens leave of the "
-                    f"{self._limit} tokens that the model reads",
+                    allowed=f"{LEAST_CHUNK_TOKENS} to {room}, which is what prompt, template and special tokens leave "
+                    f"of the {self._limit} tokens that the model reads",
                     fix="Leave it out to take 512, or what fits if that is less.",
                 )
             )
-        elif not 0 <= self.chunk_overlap <= self.chunk_tokens // 2:
+        elif not 0 <= self.chunk_overlap <= most_chunk_overlap(self.chunk_tokens):
             problems.append(
                 Problem(
                     f"index.chunk_overlap is {self.chunk_overlap}.",
                     key="index.chunk_overlap",
                     value=self.chunk_overlap,
-                    allowed=f"0 to {self.chunk_tokens // 2}, half of the {self.chunk_tokens} tokens of a chunk",
+                    allowed=f"0 to {most_chunk_overlap(self.chunk_tokens)}, half of the {self.chunk_tokens} tokens of "
+                    "a chunk",
                 )
             )
         if problems:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import string
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 
-from embedprefs.errors import InvalidPreferenceError, Problem
+from embedprefs.errors import InvalidPreferenceError
+from embedprefs.preferences.index_limits import template_problems
 
-__all__ = ["FIELDS", "HEADING_SEPARATOR", "Template"]
+__all__ = ["HEADING_SEPARATOR", "Template"]
 
-#: What a template may name.
-FIELDS = ("text", "headings", "title", "source")
 #: What stands between two titles of a heading path.
 HEADING_SEPARATOR = " > "
 
@@ -49,27 +47,7 @@ class Template:
 
 def _parse(text: str, key: str) -> list[tuple[str, str | None]]:
     """Pairs of literal text and the field that follows it."""
-    allowed = ", ".join(f"{{{field}}}" for field in FIELDS) + "; {{ and }} for braces"
-    try:
-        pieces = list(string.Formatter().parse(text))
-    except ValueError as error:
-        raise InvalidPreferenceError(
-            Problem(f"{key} is no template: {error}.", key=key, value=text, allowed=allowed)
-        ) from error
-    problems: list[Problem] = []
-    for _, field, specification, conversion in pieces:
-        if field is None:
-            continue
-        if field not in FIELDS:
-            near = get_close_matches(field, FIELDS, n=1)
-            fix = f"Did you mean {{{near[0]}}}?" if near else None
-            problems.append(Problem(f"{key} names {{{field}}}.", key=key, value=text, allowed=allowed, fix=fix))
-        elif specification or conversion:
-            message = f"{key} formats {{{field}}} with {conversion or specification!r}."
-            problems.append(Problem(message, key=key, value=text, allowed=allowed, fix=f"Write {{{field}}}."))
-    if not any(field == "text" for _, field, _, _ in pieces):
-        message = f"{key} has no {{text}}: every chunk would get the same vector."
-        problems.append(Problem(message, key=key, value=text, allowed=allowed, fix="Add {text}."))
+    problems = template_problems(text, key=key)
     if problems:
         raise InvalidPreferenceError(problems)
-    return [(literal, field) for literal, field, _, _ in pieces]
+    return [(literal, field) for literal, field, _, _ in string.Formatter().parse(text)]

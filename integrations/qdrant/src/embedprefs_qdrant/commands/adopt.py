@@ -16,6 +16,7 @@ from embedprefs.cli.plugin import (
     print_result,
     print_table,
 )
+from embedprefs.wording import many
 from embedprefs_qdrant.commands.options import CollectionOption, StoreOption, open_ingestor
 
 
@@ -46,11 +47,14 @@ def register(app: typer.Typer) -> None:
         if format is ResultFormat.JSON:
             print_json(report.to_json())
             return 0 if report.recorded else 1
+        vector_words = f"vector {report.vector!r}" if report.vector else "unnamed vector"
         print_table(
             ["", ""],
             [
                 ["collection", report.collection],
-                ["compared", f"{report.sampled} points, vector {report.vector!r}, text in {report.text_field!r}"],
+                ["compared", f"{many(report.sampled, 'point')}, {vector_words}, text in {report.text_field!r}"],
+                *([] if report.template == "{text}" else [["template", repr(report.template)]]),
+                *([["left empty", ", ".join(report.absent_fields)]] if report.absent_fields else []),
                 ["median cosine", f"{report.median_cosine:.5f}"],
                 ["least cosine", f"{report.least_cosine:.5f}"],
                 ["as queries", f"{report.as_query_cosine:.5f} (the same texts with the query prompt)"],
@@ -62,5 +66,7 @@ def register(app: typer.Typer) -> None:
             print_result("The vectors do not agree; the preferences are recorded all the same, as asked.")
         else:
             print_result("These preferences did not make the vectors; nothing was recorded.")
-            print_result("Look at the model, its prompts, vectors.truncate_dim and tokenizer.max_seq_length.")
+            print_result(
+                "Look at the model, its prompts, index.template, vectors.truncate_dim and tokenizer.max_seq_length."
+            )
         return 0 if report.recorded else 1

@@ -16,6 +16,7 @@ from embedprefs.cli.plugin import (
     print_result,
     progress,
 )
+from embedprefs.wording import many
 from embedprefs_qdrant.commands.options import CollectionOption, StoreOption, here, open_ingestor
 
 
@@ -50,8 +51,8 @@ def register(app: typer.Typer) -> None:
             print_json(report.to_json())
         else:
             print_result(
-                f"{report.collection} in {report.store}: {report.verified} points, {report.copied} of them copied now."
+                f"{report.collection} in {report.store}: {many(report.verified, 'point')}, {report.copied} copied now."
             )
             if report.surplus:
-                print_result(f"{report.surplus} of them are not in the source; they were left as they are.")
+                print_result(f"{many(report.surplus, 'point')} there that the source does not have; left as found.")
         return 0 if report.verified >= report.points else 1

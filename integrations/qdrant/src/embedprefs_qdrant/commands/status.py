@@ -14,6 +14,7 @@ from embedprefs.cli.plugin import (
     print_result,
     print_table,
 )
+from embedprefs.wording import many
 from embedprefs_qdrant.commands.options import CollectionOption, StoreOption, open_ingestor
 
 
@@ -37,13 +38,15 @@ def register(app: typer.Typer) -> None:
         rows = [
             ["collection", found.collection],
             ["store", f"{found.store} ({found.engine}, {found.state})"],
-            ["holds", f"{found.points} chunks of {found.documents} documents"],
-            *(["vector", f"{name}: {words}"] for name, words in found.vectors.items()),
+            ["holds", f"{many(found.points, 'chunk')} of {many(found.documents, 'document')}"],
+            *(["vector", f"{name or 'unnamed'}: {words}"] for name, words in found.vectors.items()),
             ["created", f"{found.created_at} by {found.writer}" if found.created_at else "not recorded"],
             ["fingerprint", found.fingerprint or "not recorded"],
         ]
         if found.incomplete:
-            rows.append(["incomplete", f"{len(found.incomplete)} documents; run `embedprefs index` again to finish"])
+            rows.append(
+                ["incomplete", f"{many(len(found.incomplete), 'document')}; run `embedprefs index` again to finish"]
+            )
         words = {True: "yes", False: "no", None: "nobody knows: the collection carries no record"}[found.fits]
         rows.append(["fits", words])
         print_table(["", ""], rows)

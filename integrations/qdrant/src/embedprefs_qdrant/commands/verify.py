@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated
 
 import typer
@@ -16,6 +17,7 @@ from embedprefs.cli.plugin import (
     print_result,
     print_table,
 )
+from embedprefs.wording import many
 from embedprefs_qdrant.commands.options import (
     CollectionOption,
     IdFieldOption,
@@ -23,6 +25,11 @@ from embedprefs_qdrant.commands.options import (
     TextFieldOption,
     open_ingestor,
 )
+
+
+def _chunks_of(found: Mapping[str, int]) -> str:
+    """Chunks that were found in documents, counted."""
+    return f"{many(sum(found.values()), 'chunk')} of {many(len(found), 'document')}"
 
 
 def register(app: typer.Typer) -> None:
@@ -55,15 +62,15 @@ def register(app: typer.Typer) -> None:
             print_json(report.to_json())
             return code
         rows = [
-            ["compared", f"{report.documents} documents with {report.points} chunks"],
-            ["missing", f"{sum(report.missing.values())} chunks of {len(report.missing)} documents"],
-            ["incomplete", f"{sum(report.incomplete.values())} chunks lack a vector or have one of another identity"],
-            ["stale", f"{sum(report.stale.values())} chunks of {len(report.stale)} documents"],
-            ["outdated", f"{sum(report.outdated.values())} chunks of {len(report.outdated)} documents"],
-            ["absent", f"{len(report.absent)} documents in the collection are not in the source"],
-            ["foreign", f"{report.foreign} points were not written by an ingest"],
-            ["sampled", f"{report.sampled} embedded again, {len(report.deviating)} of them deviate"],
-            ["unreadable", f"{len(report.unreadable)} sources"],
+            ["compared", f"{many(report.documents, 'document')} with {many(report.points, 'chunk')}"],
+            ["missing", _chunks_of(report.missing)],
+            ["incomplete", f"{_chunks_of(report.incomplete)}, without a vector or with one of another identity"],
+            ["stale", _chunks_of(report.stale)],
+            ["outdated", _chunks_of(report.outdated)],
+            ["absent", f"{many(len(report.absent), 'document')} of the collection not in the source"],
+            ["foreign", f"{many(report.foreign, 'point')} not written by an ingest"],
+            ["sampled", f"{many(report.sampled, 'chunk')} embedded again, {len(report.deviating)} deviating"],
+            ["unreadable", many(len(report.unreadable), "source")],
         ]
         print_table(["", ""], rows)
         for source in sorted({*report.missing, *report.incomplete, *report.stale, *report.outdated}):

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, urlsplit
 
 from embedprefs.errors import InputError, ResourceError
+from embedprefs.preferences.index_limits import API_KEY_VARIABLE, STORE_ADDRESSES, store_address_problem
 from embedprefs_qdrant.stores.batching import MAX_BATCH_BYTES
 from embedprefs_qdrant.stores.client import DEFAULT_TIMEOUT, ClientStore
 from embedprefs_qdrant.stores.client_calls import limit_body_time
@@ -24,19 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["API_KEY_VARIABLE", "SCHEMES", "open_store"]
 
-#: Where the API key is read from.
-API_KEY_VARIABLE = "QDRANT_API_KEY"
-
 #: Every kind of address, with what it leads to.
-SCHEMES: Mapping[str, str] = {
-    "edge:PATH": "Qdrant's engine in this process",
-    "http://HOST[:6333]": "a server, over REST",
-    "https://HOST[:6333]": "a server, over REST",
-    "grpc://HOST[:6334]": "a server, over gRPC",
-    "grpcs://HOST[:6334]": "a server, over gRPC",
-    "local:PATH": "the client's emulation, on disk",
-    ":memory:": "the client's emulation, in memory",
-}
+SCHEMES = STORE_ADDRESSES
 
 _REST_PORT = 6333
 _GRPC_PORT = 6334
@@ -81,59 +69,19 @@ def open_store(
     }
     if not isinstance(target, str):
         return _around_client(target, options)
+    problem = store_address_problem(target)
+    if problem is not None:
+        raise InputError(str(problem))
     if target == ":memory:":
         return _memory(options)
-    scheme, colon, rest = target.partition(":")
-    match scheme.lower() if colon else "":
-        case "edge":
-            return EdgeStore(_folder(target, rest), create=create, lock_wait=lock_wait, max_batch_bytes=max_batch_bytes)
-        case "local":
-            return _local(target, _folder(target, rest), create, options)
-        case "http" | "https":
-            return _rest(_server(target), _key(api_key), options)
-        case "grpc" | "grpcs":
-            return _grpc(_server(target), _key(api_key), options)
-        case _:
-            raise _unknown(target)
-
-
-def _unknown(target: str) -> InputError:
-    scheme = target.partition(":")[0] if ":" in target else ""
-    near = get_close_matches(scheme.lower(), ["edge", "http", "https", "grpc", "grpcs", "local"], n=1)
-    if near:
-        fix = f"Did you mean {near[0]}:...?"
-    elif scheme and not scheme.startswith((".", "/", "~")):
-        fix = "Choose one of these."
-    else:
-        fix = f"For a folder, write edge:{target}"
-    shown = target.partition("?")[0].rpartition("@")[2] or "an empty string"
-    allowed = ", ".join(SCHEMES)
-    return InputError(f"The store {shown!r} is of no known kind.\n  Allowed: {allowed}, or a QdrantClient\n  {fix}")
-
-
-def _folder(target: str, rest: str) -> Path:
-    scheme = target.partition(":")[0]
-    if not rest or rest.startswith("//"):
-        fix = f"Write {scheme}:{rest[2:]}" if rest[2:] else f"Write {scheme}:./index, for example."
-        raise InputError(f"The store {target!r} names no folder.\n  Allowed: {scheme}:PATH\n  {fix}")
-    return Path(rest).expanduser()
-
-
-def _server(target: str) -> SplitResult:
-    parts = urlsplit(target)
-    if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
-        raise InputError(
-            f"The address of the server {parts.hostname!r} carries more than scheme, host, port and path.\n"
-            f"  Allowed: {', '.join(name for name in SCHEMES if '//' in name)}\n"
-            f"  Put the API key into the environment variable {API_KEY_VARIABLE}."
-        )
-    try:
-        port = parts.port
-    except ValueError as error:
-        raise InputError(f"The store {target!r} has no valid port.\n  Allowed: 1 to 65535") from error
-    if not parts.hostname or port == 0:
-        raise InputError(f"The store {target!r} names no server.\n  Allowed: {parts.scheme}://HOST:PORT")
-    return parts
+    scheme, _, rest = target.partition(":")
+    scheme = scheme.lower()
+    if scheme == "edge":
+        return EdgeStore(Path(rest).expanduser(), create=create, lock_wait=lock_wait, max_batch_bytes=max_batch_bytes)
+    if scheme == "local":
+        return _local(target, Path(rest).expanduser(), create, options)
+    connect = _grpc if scheme in ("grpc", "grpcs") else _rest
+    return connect(urlsplit(target), _key(api_key), options)
 
 
 def _key(given: SecretStr | str | None) -> str | None:
@@ -164,8 +112,6 @@ def _rest(parts: SplitResult, key: str | None, options: dict[str, Any]) -> Store
 def _grpc(parts: SplitResult, key: str | None, options: dict[str, Any]) -> Store:
     from qdrant_client import QdrantClient
 
-    if parts.path.strip("/"):
-        raise InputError(f"A gRPC address has no path, and this one has {parts.path!r}.\n  Allowed: grpc://HOST:6334")
     port = parts.port or _GRPC_PORT
     client = QdrantClient(
         host=parts.hostname,

@@ -1,0 +1,285 @@
+"""Texts in, vectors out: tokenised once and ahead, in batches of a token budget, each result in its place."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedprefs.engine.backend import Backend
+from embedprefs.engine.batching import padded, plan_batches
+from embedprefs.engine.memory import is_out_of_memory
+from embedprefs.engine.tokenising import TextTokenizer, TokenisedTexts
+from embedprefs.errors import ResourceError
+
+__all__ = ["Counts", "Settings", "embed", "embed_rows", "finished"]
+
+logger = logging.getLogger("embedprefs.engine")
+
+#: Texts, and characters, that are tokenised at a time. Lengths are sorted within such a group; the first one is
+#: smaller, so that computing begins at once.
+_GROUP_TEXTS = 4096
+_GROUP_CHARACTERS = 4_000_000
+_FIRST_GROUP_TEXTS = 1024
+
+
+class Counts(Protocol):
+    """What the pipeline counts into; `EncodeReport` is one."""
+
+    tokens: int
+    padding: int
+    batches: int
+    reduced: int
+
+
+@dataclass
+class Settings:
+    """How many texts go through a backend at a time, and what becomes of each vector."""
+
+    batch_tokens: int | None
+    """Tokens of a batch, padding included; None bounds the number of texts alone. It shrinks where memory runs out."""
+    max_batch_size: int
+    """Texts of a batch, at most."""
+    truncate_dim: int | None = None
+    """Keep the first dimensions only."""
+    normalize: bool = False
+    """Scale vectors to length 1, after cutting."""
+    leaves_prompt_out: bool = False
+    """Whether pooling leaves the prompt's tokens out (`include_prompt=False`)."""
+
+
+def embed(
+    texts: Sequence[str],
+    *,
+    tokenizer: TextTokenizer,
+    backend: Backend,
+    settings: Settings | None = None,
+    batch_tokens: int | None = None,
+    max_batch_size: int = 32,
+    prompt: str = "",
+    out: NDArray[np.float32] | None = None,
+    report: Counts | None = None,
+    on_tokenised: Callable[[int, TokenisedTexts], None] | None = None,
+    on_computed: Callable[[int], None] | None = None,
+) -> NDArray[np.float32]:
+    """Embed texts.
+
+    While one group of texts is computed, the next is tokenised on a thread of its own. Within a group, batches are made
+    of texts of similar length. Where memory runs out, the batch is halved and the run goes on with the smaller budget.
+
+    Args:
+        texts: The texts; identical ones are computed as often as they stand there.
+        tokenizer: Cuts texts at its limit.
+        backend: Computes the vectors.
+        settings: Batches and what becomes of each vector. Its budget shrinks where memory runs out.
+        batch_tokens: Tokens of a batch, for a call without `settings`.
+        max_batch_size: Texts of a batch, for a call without `settings`.
+        prompt: Put before each text.
+        out: Where vectors are written: shape (texts, dimension) of the finished vectors, float32.
+        report: Counts tokens, padding and batches.
+        on_tokenised: Called with the position of a group's first text and the group, before it is computed.
+        on_computed: Called with the number of texts of each finished batch.
+
+    Returns:
+        Shape (texts, dimension), float32: `out`, if given.
+
+    Raises:
+        ResourceError: one text alone does not fit into memory.
+    """
+    if settings is None:
+        settings = Settings(batch_tokens, max_batch_size)
+    out = _output(out, len(texts), backend, settings)
+    if len(texts) == 1:
+        tokenised = tokenizer.tokenise(texts, prompt)
+        if on_tokenised is not None:
+            on_tokenised(0, tokenised)
+        _one(tokenised, tokenizer.pad_id, backend, settings, out, report)
+        if on_computed is not None:
+            on_computed(1)
+        return out
+    for start, tokenised in _tokenised_ahead(texts, tokenizer, prompt):
+        if on_tokenised is not None:
+            on_tokenised(start, tokenised)
+        embed_rows(
+            tokenised.ids,
+            pad_id=tokenizer.pad_id,
+            backend=backend,
+            settings=settings,
+            prompt_tokens=tokenised.prompt_tokens,
+            out=out[start : start + len(tokenised.ids)],
+            report=report,
+            on_computed=on_computed,
+        )
+    return out
+
+
+def embed_rows(
+    rows: Sequence[NDArray[np.int32]],
+    *,
+    pad_id: int,
+    backend: Backend,
+    settings: Settings,
+    prompt_tokens: int = 0,
+    out: NDArray[np.float32] | None = None,
+    report: Counts | None = None,
+    on_computed: Callable[[int], None] | None = None,
+) -> NDArray[np.float32]:
+    """Embed texts that are tokenised already.
+
+    Args:
+        rows: Token ids of each text, special tokens included.
+        pad_id: The id that stands for padding.
+        backend: As for `embed`.
+        settings: As for `embed`.
+        prompt_tokens: Tokens at the beginning of each row that are the prompt's.
+        out: As for `embed`.
+        report: As for `embed`.
+        on_computed: As for `embed`.
+
+    Raises:
+        ResourceError: one text alone does not fit into memory.
+    """
+    out = _output(out, len(rows), backend, settings)
+    lengths = np.fromiter((len(row) for row in rows), dtype=np.int64, count=len(rows))
+    left_out = prompt_tokens if settings.leaves_prompt_out else 0
+    waiting = deque(plan_batches(lengths, batch_tokens=settings.batch_tokens, max_batch_size=settings.max_batch_size))
+    while waiting:
+        batch = waiting.popleft()
+        ids, mask = padded([rows[at] for at in batch], pad_id)
+        vectors = _computed(backend, ids, mask, left_out)
+        if vectors is None:
+            _reduce(settings, ids.shape, report)
+            # What is left is planned anew, so that the longest still come first.
+            left = np.concatenate([batch, *waiting])
+            plan = plan_batches(
+                lengths[left], batch_tokens=settings.batch_tokens, max_batch_size=settings.max_batch_size
+            )
+            waiting = deque(left[positions] for positions in plan)
+            continue
+        out[batch] = finished(vectors, settings)
+        _count(report, backend, ids.size, int(lengths[batch].sum()))
+        if on_computed is not None:
+            on_computed(len(batch))
+    return out
+
+
+def finished(vectors: NDArray[np.float32], settings: Settings) -> NDArray[np.float32]:
+    """Cut vectors and scale them to length 1, where that is asked for; a vector of zeros stays one."""
+    if settings.truncate_dim is not None:
+        vectors = vectors[:, : settings.truncate_dim]
+    if settings.normalize:
+        lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
+        vectors = vectors / np.maximum(lengths, 1e-12)[:, None].astype(np.float32)
+    return vectors
+
+
+def _one(
+    tokenised: TokenisedTexts,
+    pad_id: int,
+    backend: Backend,
+    settings: Settings,
+    out: NDArray[np.float32],
+    report: Counts | None,
+) -> None:
+    """Compute one text, with no machinery around it."""
+    ids, mask = padded(tokenised.ids, pad_id)
+    vectors = _computed(backend, ids, mask, tokenised.prompt_tokens if settings.leaves_prompt_out else 0)
+    if vectors is None:
+        raise _too_little_memory(ids.shape[1])
+    out[:] = finished(vectors, settings)
+    _count(report, backend, ids.size, ids.size)
+
+
+def _computed(
+    backend: Backend, ids: NDArray[np.int64], mask: NDArray[np.int64], prompt_tokens: int
+) -> NDArray[np.float32] | None:
+    """Return the vectors; None where memory ran out. The error, and with it what was computed so far, is let go."""
+    try:
+        return backend.vectors(ids, mask, prompt_tokens=prompt_tokens)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        logger.info("out of memory with %d texts of %d tokens: %s", *ids.shape, error)
+    return None
+
+
+def _reduce(settings: Settings, shape: tuple[int, ...], report: Counts | None) -> None:
+    count, longest = shape
+    if count == 1:
+        raise _too_little_memory(longest)
+    if settings.batch_tokens is None:
+        settings.max_batch_size = count // 2
+    else:
+        settings.batch_tokens = max(longest, count * longest // 2)
+    if report is not None:
+        report.reduced += 1
+    logger.warning(
+        "Memory does not suffice for %d texts of %d tokens; going on with batches of half the size.", count, longest
+    )
+
+
+def _too_little_memory(tokens: int) -> ResourceError:
+    return ResourceError(
+        f"Memory does not suffice for one text of {tokens} tokens.\n"
+        "  Lower tokenizer.max_seq_length, free memory, or use a machine with more of it."
+    )
+
+
+def _output(out: NDArray[np.float32] | None, count: int, backend: Backend, settings: Settings) -> NDArray[np.float32]:
+    dimension = min(settings.truncate_dim or backend.dimension, backend.dimension)
+    if out is None:
+        return np.empty((count, dimension), dtype=np.float32)
+    if out.shape != (count, dimension) or out.dtype != np.float32:
+        raise ValueError(f"out is {out.dtype} of shape {out.shape}, and has to be float32 of ({count}, {dimension}).")
+    return out
+
+
+def _count(report: Counts | None, backend: Backend, computed: int, tokens: int) -> None:
+    if report is not None:
+        report.batches += 1
+        report.tokens += tokens
+        if not getattr(backend, "padding_free", False):
+            report.padding += computed - tokens
+
+
+def _groups(texts: Sequence[str]) -> Iterator[tuple[int, Sequence[str]]]:
+    """Yield the position of the first text and the texts of each group."""
+    start = characters = 0
+    most = _FIRST_GROUP_TEXTS
+    for position, text in enumerate(texts):
+        if position > start and (position - start >= most or characters + len(text) > _GROUP_CHARACTERS):
+            yield start, texts[start:position]
+            start, characters, most = position, 0, _GROUP_TEXTS
+        characters += len(text)
+    if start < len(texts):
+        yield start, texts[start:]
+
+
+def _tokenised_ahead(
+    texts: Sequence[str], tokenizer: TextTokenizer, prompt: str
+) -> Iterator[tuple[int, TokenisedTexts]]:
+    """Yield groups with their token ids; the next one is tokenised while the caller works on this one."""
+    groups = _groups(texts)
+    first = next(groups, None)
+    if first is None:
+        return
+    start, group = first
+    tokenised = tokenizer.tokenise(group, prompt)
+    upcoming = next(groups, None)
+    if upcoming is None:
+        yield start, tokenised
+        return
+    # The tokenizers library lets go of Python's lock, so that a thread is enough.
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="embedprefs-tokenise") as thread:
+        while upcoming is not None:
+            ahead: Future[TokenisedTexts] = thread.submit(tokenizer.tokenise, upcoming[1], prompt)
+            yield start, tokenised
+            start, tokenised = upcoming[0], ahead.result()
+            upcoming = next(groups, None)
+        yield start, tokenised
