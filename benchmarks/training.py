@@ -37,8 +37,8 @@ from embedprefs.training import TrainingData, TrainingProgress, read_training_da
 SETS = ("squadshifts-wiki", "tldr-commands")
 #: Rows whose steps are timed before the number of steps is set.
 PROBED_STEPS = 4
-#: Share of the minutes that training may take; the rest is for baselines and tests.
-SHARE = 0.7
+#: Share of the minutes that training may take; the rest is for baselines, tests and the development set.
+SHARE = 0.6
 #: Short for passages of some hundred tokens, long enough for nearly all of what tells them apart.
 LENGTHS = {"squadshifts-wiki": 160, "tldr-commands": 64}
 

@@ -482,7 +482,7 @@ def test_what_the_host_saves_has_the_same_fingerprint(builder, tmp_path):
         tokenizer={"max_seq_length": 32, "special_tokens": {"additional_special_tokens": ["<extra>"]}},
         vectors={"truncate_dim": 16},
         prompts={"query": "stated: "},
-        compute={"device": "cpu", "dtype": "float32"},
+        compute={"device": "cpu", "dtype": "float32", "attention": "eager"},
     )
     model = SentenceTransformer(**load_arguments(before))
     saved_folder = tmp_path / "saved"

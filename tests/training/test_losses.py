@@ -126,8 +126,8 @@ def resolved_models(tmp_path_factory):
         name: resolve(Preferences.model_validate({"model": {"name": facts.name}}), facts, hardware)
         for name, facts, hardware in (
             ("roomy", bert, machine),
-            ("tight", bert, replace(machine, memory_available=2**10)),
-            ("unknown", bert, replace(machine, memory_available=None)),
+            ("tight", bert, replace(machine, memory_total=2**10)),
+            ("unknown", bert, replace(machine, memory_total=None)),
             ("static", static, machine),
         )
     }
@@ -147,6 +147,13 @@ def test_batches_are_computed_in_parts_where_memory_asks_for_it(resolved_models,
     choice = chosen(PAIRS, resolved_models[name])
     assert choice.name == loss
     assert words in choice.reason
+
+
+def test_the_choice_does_not_depend_on_what_is_free_just_now(resolved_models):
+    """A run that continues later has the same loss."""
+    roomy = resolved_models["roomy"]
+    crowded = replace(roomy, hardware=replace(roomy.hardware, memory_available=2**20))
+    assert chosen(PAIRS, crowded).name == chosen(PAIRS, roomy).name
 
 
 # --- the table

@@ -88,6 +88,7 @@ def test_a_killed_run_ends_with_the_weights_of_an_undisturbed_one(
     assert result.tuned["ndcg@10"] == undisturbed.tuned["ndcg@10"]
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_where_it_is_and_the_same_command_continues(
     finished, train_until, modernbert, rows, end_to_end, tmp_path
 ):
@@ -176,6 +177,7 @@ except ResourceError as error:
 """
 
 
+@pytest.mark.slow
 def test_a_full_disk_keeps_the_checkpoints_before(modernbert, rows, end_to_end, tmp_path):
     """The checkpoint that could not be written is removed; the message names the one that is kept."""
     pytest.importorskip("resource")

@@ -255,6 +255,7 @@ def test_a_run_without_a_test_says_so(run_of, rows):
     assert result.to_text().startswith("VERDICT none")
 
 
+@pytest.mark.slow
 def test_an_adapter_can_stay_apart(modernbert, rows, tmp_path):
     """With merge = false the result is the base with an adapter, and the preferences beside it load both."""
     stated = {

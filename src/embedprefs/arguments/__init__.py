@@ -64,7 +64,8 @@ def load_arguments(resolved: Resolved) -> dict[str, Any]:
 
     Everything that the host would otherwise choose by itself is explicit: number format, attention, safetensors, and
     both prompts. An adapter, torch.compile, threads and from_scratch are applied around this call; the table
-    `PLACEMENTS` names where.
+    `PLACEMENTS` names where. The attention "local" is known to transformers once
+    `embedprefs.engine.attention.register` has been called.
 
     Raises:
         InvalidPreferenceError: `model.kwargs` or `tokenizer.kwargs` hold what a preference stands for, or

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["activation_bound", "attention_dropout", "batch_fits", "keeps_scores", "longest_tokens", "memory_of"]
 
-#: Share of a device's free memory that one batch may take; weights, gradients and optimizer need room beside it.
+#: Share of a device's whole memory that one batch may take. Not of what is free just now: a run that continues tomorrow
+#: has to choose the same.
 _SHARE = 0.4
 #: Characters a token has, at least, in texts of European languages: a bound on the number of tokens.
 _CHARACTERS_PER_TOKEN = 3.0
@@ -84,15 +85,16 @@ def longest_tokens(data: TrainingData, limit: int | None) -> dict[str, int]:
     return found
 
 
-def memory_of(hardware: Hardware, device: str) -> int | None:
-    """Return the bytes that are free on a device; None where the machine does not say."""
+def memory_of(hardware: Hardware, device: str, *, whole: bool = False) -> int | None:
+    """Return the bytes that are free on a device, or all it has; None where the machine does not say."""
     if device.startswith(("cpu", "mps")):
-        return hardware.memory_available
+        return hardware.memory_limit if whole else hardware.memory_available
     kind, _, number = device.partition(":")
     index = int(number) if number.isdigit() else 0
     for accelerator in hardware.accelerators:
         if accelerator.kind == kind and accelerator.index == index:
-            return accelerator.memory_free if accelerator.memory_free is not None else accelerator.memory_total
+            free = accelerator.memory_free
+            return accelerator.memory_total if whole or free is None else free
     return None
 
 
@@ -111,10 +113,11 @@ def batch_fits(data: TrainingData, preferences: Preferences, resolved: Resolved)
         activation_bound(resolved.facts, size * length, length, scores=scores)
         for length in longest_tokens(data, limit).values()
     )
-    free = memory_of(resolved.hardware, device)
+    memory = memory_of(resolved.hardware, device, whole=True)
     shown = f"{needed / 1024**3:.1f} GiB"
-    if free is None:
+    if memory is None:
         return False, f"a batch of {size} takes up to {shown}, and the memory of {device} is not known"
-    if needed <= _SHARE * free:
-        return True, f"a batch of {size} takes at most {shown} of {free / 1024**3:.1f} GiB"
-    return False, f"a batch of {size} may take {shown} of {free / 1024**3:.1f} GiB"
+    has = f"{device} has {memory / 1024**3:.1f} GiB"
+    if needed <= _SHARE * memory:
+        return True, f"a batch of {size} takes at most {shown}, and {has}"
+    return False, f"a batch of {size} may take {shown}, and {has}"

@@ -14,7 +14,7 @@ from embedprefs.engine.openvino.quantisation import built_in_texts, quantise
 from embedprefs.engine.pipeline import embed
 from embedprefs.engine.tokenising import TextTokenizer
 
-PARAGRAPHS = 60
+PARAGRAPHS = 25
 
 
 @pytest.fixture(scope="module")
