@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from embedprefs.engine.memory import is_out_of_memory
 from embedprefs.engine.openvino.compiled import compiled_in
 from embedprefs.engine.openvino.description import Description
 from embedprefs.engine.openvino.telemetry import import_openvino
@@ -175,6 +176,8 @@ class OpenVINOBackend:
                     model.remove_result(result)
             compiled = compiled_in(self._compiled_cache, self._core, model, settings, output)
         except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise MemoryError(f"Memory does not suffice for the model in {self._folder}.") from error
             raise ModelFilesError(
                 f"OpenVINO cannot run the model in {self._folder}: {str(error).strip().splitlines()[-1]}\n"
                 "  Remove this folder, so that the model is converted again.",
