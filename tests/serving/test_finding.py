@@ -98,11 +98,13 @@ def test_canaries_that_moved_are_warned_of_and_the_model_is_loaded(project):
         assert automatic_encoder(resolved()) is None
 
 
-def test_an_artefact_that_was_removed_is_no_longer_found(project):
+def test_an_artefact_that_was_removed_is_forgotten_without_a_warning(project, recwarn):
+    """Who deletes the folder does not want to hear of it at every command."""
     artefact = compile_model(load_preferences("embedprefs.toml"))
     shutil.rmtree(artefact.folder)
-    with pytest.warns(EmbedPrefsWarning, match="no compiled artefact"):
-        assert find_artefact(resolved()) is None
+    assert find_artefact(resolved()) is None
+    assert not [warning for warning in recwarn if "artefact" in str(warning.message)]
+    assert not list(compiled_folder().glob("*.json"))
 
 
 def test_a_damaged_entry_of_the_register_costs_only_the_artefact(project, caplog):

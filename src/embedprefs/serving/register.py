@@ -11,6 +11,7 @@ import json
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -72,15 +73,24 @@ class Entry:
 
     @classmethod
     def read(cls, file: Path) -> Self | None:
-        """Read an entry; None where there is none, or it cannot be used, which costs looking at the model itself."""
+        """Read an entry; None where there is none, or it cannot be used, which costs looking at the model itself.
+
+        An entry whose artefact was deleted is forgotten: who deletes a folder does not want to hear of it for ever.
+        """
         try:
             values = json.loads(file.read_text(encoding="utf-8"))
-            return cls(**values)
+            entry = cls(**values)
         except FileNotFoundError:
             return None
         except (OSError, TypeError, ValueError) as error:
             logger.warning("%s is no entry of a compiled artefact and is left alone: %s.", file, error)
             return None
+        if Path(entry.folder).is_dir():
+            return entry
+        logger.info("The compiled artefact in %s was deleted, and is forgotten.", entry.folder)
+        with suppress(OSError):  # a folder that cannot be written forgets it the next time
+            file.unlink(missing_ok=True)
+        return None
 
     def with_stamps_of_now(self) -> Self:
         """Return the entry for the model's files as they are now."""
