@@ -36,7 +36,8 @@ def main() -> None:
     options = parser.parse_args()
     corpus = rows(options.data / "corpus.jsonl")
     queries = rows(options.data / "queries.jsonl")
-    judged = judgements(options.data / "qrels.tsv")
+    test = options.data / "qrels_test.tsv"
+    judged = judgements(test if test.is_file() else options.data / "qrels.tsv")
     queries = {name: text for name, text in queries.items() if name in judged}
     queries = dict(list(queries.items())[: options.queries])
     with tempfile.TemporaryDirectory() as folder:

@@ -156,9 +156,9 @@ def hybrid(make_ingestor, store):
 
 
 def test_a_similarity_threshold_in_a_hybrid_search_is_explained(hybrid):
-    """No fused rank reaches 0.5: an empty answer would look like one."""
-    with pytest.raises(InputError, match=r"(?s)at most 0\.0333.*hybrid=False"):
-        hybrid.search(QUESTION, score_threshold=0.5)
+    """No fused rank reaches 1.5: an empty answer would look like one."""
+    with pytest.raises(InputError, match=r"(?s)at most 1\.0000.*hybrid=False"):
+        hybrid.search(QUESTION, score_threshold=1.5)
     assert hybrid.search(QUESTION, score_threshold=0.5, hybrid=False) != []
 
 

@@ -14,6 +14,7 @@ from embedprefs_qdrant.stores import (
     Point,
     Prefetch,
     RankFusion,
+    ScoreFusion,
     SearchParameters,
     SearchQuery,
     SparseVector,
@@ -70,6 +71,17 @@ def fused(rankings, *, k, weights=None):
     for ranking, weight in zip(rankings, weights or [1] * len(rankings), strict=True):
         for rank, (identity, _) in enumerate(ranking, start=1):
             scores[identity] = scores.get(identity, 0.0) + 1 / (k + rank / weight - 1)
+    return scores
+
+
+def added_up(rankings):
+    """Distribution-based score fusion: each ranking scaled by its mean and standard deviation."""
+    scores = {}
+    for ranking in rankings:
+        values = np.array([score for _, score in ranking])
+        low, high = values.mean() - 3 * values.std(ddof=1), values.mean() + 3 * values.std(ddof=1)
+        for identity, score in ranking:
+            scores[identity] = scores.get(identity, 0.0) + (score - low) / (high - low)
     return scores
 
 
@@ -148,7 +160,7 @@ def test_multivectors_are_compared_by_maxsim(filled):
     assert_same_ranking(hits, ranked(maxsim_scores(filled.points, query), limit=10), tolerance=1e-4)
 
 
-@pytest.mark.parametrize("fusion", [RankFusion(), RankFusion(k=2), RankFusion(k=10, weights=(1.0, 3.0))])
+@pytest.mark.parametrize("fusion", [RankFusion(), RankFusion(k=60), RankFusion(k=10, weights=(1.0, 3.0))])
 def test_hybrid_search_fuses_both_rankings(filled, queries, words, fusion):
     query = SearchQuery.hybrid(
         Nearest(queries[2], "dense"), Nearest(words, "words"), limit=60, candidates=20, fusion=fusion, parameters=EXACT
@@ -158,6 +170,22 @@ def test_hybrid_search_fuses_both_rankings(filled, queries, words, fusion):
     sparse = ranked(sparse_scores(filled.points, words), limit=20)
     wanted = ranked(fused([dense, sparse], k=fusion.k, weights=fusion.weights))
     assert_same_ranking(hits, wanted)
+
+
+def test_hybrid_search_adds_up_the_scores_of_both_sides(filled, queries, words):
+    """Each side's scores are put on one scale by their own distribution."""
+    query = SearchQuery.hybrid(
+        Nearest(queries[2], "dense"),
+        Nearest(words, "words"),
+        limit=60,
+        candidates=20,
+        fusion=ScoreFusion(),
+        parameters=EXACT,
+    )
+    [hits] = filled.store.search(filled.collection, [query])
+    dense = ranked(cosine_scores(filled.points, "dense", queries[2]), limit=20)
+    sparse = ranked(sparse_scores(filled.points, words), limit=20)
+    assert_same_ranking(hits, ranked(added_up([dense, sparse])), tolerance=1e-4)
 
 
 def test_hybrid_search_applies_the_filter_before_it_takes_candidates(filled, queries, words):
@@ -251,6 +279,7 @@ def test_a_query_with_impossible_numbers_cannot_be_made():
         lambda: SearchQuery(nearest, offset=-1),
         lambda: Prefetch(nearest, 0),
         lambda: SearchQuery(RankFusion()),
+        lambda: SearchQuery(ScoreFusion()),
         lambda: SearchQuery(RankFusion(weights=(1.0,)), prefetch=(Prefetch(nearest, 1), Prefetch(nearest, 1))),
         lambda: RankFusion(k=0),
         lambda: RankFusion(weights=(1.0, -1.0)),

@@ -30,7 +30,7 @@ from embedprefs_qdrant.stores.protocol import (
     Store,
     UploadReport,
 )
-from embedprefs_qdrant.stores.queries import Nearest, Prefetch, RankFusion, SearchParameters, SearchQuery
+from embedprefs_qdrant.stores.queries import Nearest, Prefetch, RankFusion, ScoreFusion, SearchParameters, SearchQuery
 from embedprefs_qdrant.stores.retry import Clock, RetryPolicy
 
 __all__ = [
@@ -62,6 +62,7 @@ __all__ = [
     "Range",
     "RankFusion",
     "RetryPolicy",
+    "ScoreFusion",
     "SearchParameters",
     "SearchQuery",
     "SparseVector",

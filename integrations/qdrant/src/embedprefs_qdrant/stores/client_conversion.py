@@ -18,7 +18,7 @@ from embedprefs_qdrant.stores.layout import (
     VectorLayout,
 )
 from embedprefs_qdrant.stores.points import Hit, Point, SparseVector, StoredPoint, Vector
-from embedprefs_qdrant.stores.queries import Nearest, Prefetch, RankFusion, SearchParameters, SearchQuery
+from embedprefs_qdrant.stores.queries import Nearest, Prefetch, RankFusion, ScoreFusion, SearchParameters, SearchQuery
 
 if TYPE_CHECKING:
     from qdrant_client import models
@@ -353,9 +353,11 @@ def _prefetch(prefetch: Prefetch, outer: Filter | None, *, tunable: bool) -> mod
     )
 
 
-def _scoring(query: Nearest | RankFusion) -> Any:
+def _scoring(query: Nearest | RankFusion | ScoreFusion) -> Any:
     from qdrant_client import models
 
+    if isinstance(query, ScoreFusion):
+        return models.FusionQuery(fusion=models.Fusion.DBSF)
     if isinstance(query, RankFusion):
         return models.RrfQuery(rrf=models.Rrf(k=query.k, weights=list(query.weights) if query.weights else None))
     vector = _client_vector(query.vector)

@@ -17,7 +17,7 @@ from embedprefs_qdrant.stores.layout import (
     VectorLayout,
 )
 from embedprefs_qdrant.stores.points import Hit, Point, PointId, SparseVector, StoredPoint, Vector
-from embedprefs_qdrant.stores.queries import Nearest, Prefetch, RankFusion, SearchParameters, SearchQuery
+from embedprefs_qdrant.stores.queries import Nearest, Prefetch, RankFusion, ScoreFusion, SearchParameters, SearchQuery
 
 __all__ = [
     "engine_config",
@@ -331,9 +331,11 @@ def _prefetch(prefetch: Prefetch, outer: Filter | None, *, exact: bool) -> Any:
     )
 
 
-def _scoring(query: Nearest | RankFusion) -> Any:
+def _scoring(query: Nearest | RankFusion | ScoreFusion) -> Any:
     import qdrant_edge as edge
 
+    if isinstance(query, ScoreFusion):
+        return edge.Fusion.Dbsf()
     if isinstance(query, RankFusion):
         return edge.Fusion.Rrf(query.k, list(query.weights) if query.weights else None)
     return edge.Query.Nearest(_engine_vector(query.vector), query.using)
