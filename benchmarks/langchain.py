@@ -3,9 +3,10 @@
     python benchmarks/langchain.py --model FOLDER --documents FOLDER [--texts 10000] [--rounds 3] [--queries 64]
 
 Documents are cut into chunks; the providers embed them, taking turns, and the vectors are compared: ours under
-`exactness = "exact"` (the same vectors within 1e-5), and by default (a cosine of at least 0.9995). Then so many queries are awaited at once: how long each took (median and 95th percentile), and how long other work of the event loop
-was held up meanwhile: a call in the loop's default executor, and a coroutine that wants its turn every 5 ms. Ratios are
-of medians over the rounds, above 1 where ours is faster.
+`exactness = "exact"` (the same vectors within 1e-5), and by default (a cosine of at least 0.9995). Then so many queries
+are awaited at once: how long each took (median and 95th percentile), and how long other work of the event loop was held
+up meanwhile: a call in the loop's default executor, and a coroutine that wants its turn every 5 ms. Ratios are of
+medians over the rounds, above 1 where ours is faster.
 """
 
 from __future__ import annotations
