@@ -119,9 +119,8 @@ def seconds(call: Callable[[], object]) -> float:
 
 def measure_peers(model: str, texts: list[str], folder: Path, ours: float) -> None:
     """Time langchain-qdrant's `add_documents` and LangChain's `index()` over the client's local mode."""
-    from langchain_classic.indexes import SQLRecordManager
     from langchain_core.documents import Document
-    from langchain_core.indexing import index
+    from langchain_core.indexing import InMemoryRecordManager, index
     from langchain_huggingface import HuggingFaceEmbeddings
     from langchain_qdrant import QdrantVectorStore
 
@@ -134,7 +133,7 @@ def measure_peers(model: str, texts: list[str], folder: Path, ours: float) -> No
         if name == "add_documents":
             taken = seconds(lambda store=store: store.add_documents(documents))
         else:
-            records = SQLRecordManager("peer", db_url=f"sqlite:///{folder / 'records.sqlite'}")
+            records = InMemoryRecordManager("peer")
             records.create_schema()
             taken = seconds(
                 lambda store=store, records=records: index(
