@@ -66,11 +66,14 @@ def compare(ingestor: QdrantIngestor, queries: Mapping[str, str], judged: Mappin
         query = SearchQuery(Nearest(vector, "sparse"), limit=5 * DEPTH)
         [hits] = ingestor.store.search(ingestor.collection.name, [query])
         sparse.append(ranked(str(hit.payload["source"]) for hit in hits))
-    scores = {}
+    scores, each = {}, {}
     for name, rankings in (("numpy", brute), ("dense", dense), ("BM25", sparse), ("hybrid", fused)):
         values = [ndcg(ranking, judged[query]) for query, ranking in zip(queries, rankings, strict=True)]
-        scores[name] = statistics(values)
+        each[name], scores[name] = np.asarray(values), statistics(values)
         print(f"{name:8} nDCG@10 {scores[name][0]:.4f}  (standard error {scores[name][1]:.4f})")
+    for name in ("BM25", "dense"):
+        gain, error = statistics(each["hybrid"] - each[name])
+        print(f"hybrid over {name}: {gain:+.4f} on the same queries (standard error {error:.4f})")
     difference = abs(scores["dense"][0] - scores["numpy"][0])
     print(f"dense against numpy: {difference:.4f} (bound 0.002)")
     if difference > 0.002:

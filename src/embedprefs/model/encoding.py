@@ -20,7 +20,7 @@ from embedprefs.model.batches import Band, bands, estimated_tokens
 from embedprefs.model.caching import CallCache, cache_of_call, is_cached
 from embedprefs.model.engine_calls import EngineCall
 from embedprefs.model.finite import look_for_broken_vectors
-from embedprefs.model.inputs import Inputs, read_inputs
+from embedprefs.model.inputs import Inputs, distinct_texts, read_inputs
 from embedprefs.model.overlong import report_overlong, warn_of_doubled_prompt
 from embedprefs.model.report import EncodeReport, is_unreported
 from embedprefs.model.tokens import TokenWindow
@@ -167,7 +167,7 @@ class _Call:
                 items, replace(arguments, convert_to_numpy=True, convert_to_tensor=False) if quantizes else arguments
             )
             return self._finished(rows) if items else rows
-        texts, order = _unique(items)
+        texts, order = distinct_texts(items)
         self.report.duplicates = len(items) - len(texts)
         cache = self._cache(len(texts), is_own_pool=stated_pool is None)
         windows = model.resolved["tokenizer.overflow"] == "window"
@@ -447,13 +447,6 @@ class _Call:
         if arguments.convert_to_numpy:
             return rows
         return list(torch.from_numpy(rows) if isinstance(rows, np.ndarray) else rows)
-
-
-def _unique(texts: Sequence[str]) -> tuple[list[str], list[int]]:
-    """Return the distinct texts in order of first appearance, and for every text its place among them."""
-    places: dict[str, int] = {}
-    order = [places.setdefault(text, len(places)) for text in texts]
-    return list(places), order
 
 
 def _put_together(count: int, found: Sequence[tuple[Sequence[int], Any]]) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from embedprefs.errors import InputError
 
-__all__ = ["Inputs", "read_inputs"]
+__all__ = ["Inputs", "distinct_texts", "read_inputs"]
 
 _ACCEPTED = "a text, or a list, tuple, array, Series, column or generator of texts"
 
@@ -114,3 +114,10 @@ def _named(value: Any) -> str:
     kind = type(value).__name__
     text = repr(value)
     return f"{text} ({kind})" if len(text) <= 40 else f"a {kind}"
+
+
+def distinct_texts(texts: Sequence[str]) -> tuple[list[str], list[int]]:
+    """Return the distinct texts in order of first appearance, and for every text its place among them."""
+    places: dict[str, int] = {}
+    order = [places.setdefault(text, len(places)) for text in texts]
+    return list(places), order

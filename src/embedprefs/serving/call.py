@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from embedprefs.errors import InputError, InvalidPreferenceError, Problem
 from embedprefs.model.finite import look_for_broken_vectors
-from embedprefs.model.inputs import Inputs, read_inputs
+from embedprefs.model.inputs import Inputs, distinct_texts, read_inputs
 from embedprefs.model.overlong import report_overlong, warn_of_doubled_prompt
 from embedprefs.model.report import EncodeReport, is_unreported
 
@@ -123,7 +123,7 @@ class _Call:
         self._require_calibration()
         if not read.items:
             return self._finished(np.empty((0, self._dimension), dtype=np.float32))
-        texts, order = _unique(read.items)
+        texts, order = distinct_texts(read.items)
         self.report.duplicates = len(read.items) - len(texts)
         prompt = self._prompt()
         if not is_unreported():
@@ -329,10 +329,3 @@ class _Call:
         if precision in ("int8", "uint8"):
             return rows.astype(precision)
         return rows
-
-
-def _unique(texts: Sequence[str]) -> tuple[list[str], list[int]]:
-    """Return the distinct texts in order of first appearance, and for every text its place among them."""
-    places: dict[str, int] = {}
-    order = [places.setdefault(text, len(places)) for text in texts]
-    return list(places), order
