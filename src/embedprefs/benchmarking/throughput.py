@@ -6,6 +6,7 @@ import datetime as dt
 import gc
 import os
 import statistics
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -44,6 +45,8 @@ _MEASURED_AS: Mapping[str, Any] = {
     "tokenizer.overflow": "truncate",
     "tokenizer.on_overflow": "count",
 }
+#: Queries that one way answers before the next one's turn.
+_QUERIES_OF_A_TURN = 8
 _VERSIONS = ("torch", "sentence-transformers", "transformers", "tokenizers", "openvino", "onnxruntime")
 
 
@@ -273,15 +276,28 @@ class _Benchmark:
         }
 
     def _answered(self, queries: int) -> list[Timings]:
-        """Time single queries; each question is asked once before, since a new length costs a backend more."""
+        """Time single queries; each question is asked once before, since a new length costs a backend more.
 
-        def asked(way: Way) -> Callable[[int], Floats]:
-            return lambda number: way.query(self.questions[number % len(self.questions)])
-
+        The ways take turns of some queries each: threads that one library leaves waiting would slow the first query of
+        the next, which nobody has who uses one of them.
+        """
         for way in self.ways:
             for question in self.questions[:queries]:
                 way.query(question)
-        return take_turns([asked(way) for way in self.ways], queries)
+        seconds: list[list[float]] = [[] for _ in self.ways]
+
+        def turn_of(way: Way, measured: list[float]) -> Callable[[int], None]:
+            def ask(turn: int) -> None:
+                for number in range(turn * _QUERIES_OF_A_TURN, min(queries, (turn + 1) * _QUERIES_OF_A_TURN)):
+                    began = time.perf_counter()
+                    way.query(self.questions[number % len(self.questions)])
+                    measured.append(time.perf_counter() - began)
+
+            return ask
+
+        turns = -(-queries // _QUERIES_OF_A_TURN)
+        take_turns([turn_of(way, measured) for way, measured in zip(self.ways, seconds, strict=True)], turns)
+        return [Timings(tuple(measured)) for measured in seconds]
 
     def _measured(
         self,

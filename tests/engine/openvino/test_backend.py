@@ -70,14 +70,35 @@ def test_precision_is_always_set(bert):
     assert only(exact).model.get_property("DYNAMIC_QUANTIZATION_GROUP_SIZE") == 0
 
 
-@pytest.mark.parametrize(("threads", "streams", "found"), [(1, None, 1), (2, None, 1), (8, None, 2), (3, 9, 3)])
-def test_threads_and_streams(bert, threads, streams, found):
-    """It takes no more threads than are stated; a stream has four of them unless stated otherwise."""
+@pytest.mark.parametrize(
+    ("threads", "streams", "small", "found"),
+    [
+        (1, None, True, 1),
+        (2, None, True, 2),
+        (8, None, True, 4),
+        (2, None, False, 1),
+        (8, None, False, 2),
+        (3, 9, True, 3),
+    ],
+)
+def test_threads_and_streams(bert, tiny, monkeypatch, threads, streams, small, found):
+    """A batch takes the threads that are stated; a small model has a stream for each, a large one for every four."""
+    if not small:
+        monkeypatch.setattr("embedprefs.engine.openvino.backend._SMALL_MODEL", 0)
     backend = OpenVINOBackend(bert[1], threads=threads, streams=streams)
-    model = only(backend).model
-    assert model.get_property("INFERENCE_NUM_THREADS") == min(threads, os.cpu_count())  # it takes what is there
-    assert only(backend).streams == min(found, os.cpu_count())
-    assert not model.get_property("ENABLE_CPU_PINNING")
+    assert only(backend).streams == 1  # a single text has all threads
+    backend.vectors(*tiny.batch((40,) * 16, padding=0))
+    several = list(backend._compiled.values())[-1]
+    assert several.model.get_property("INFERENCE_NUM_THREADS") == min(threads, os.cpu_count())  # it takes what is there
+    assert several.streams == min(found, os.cpu_count())
+    assert not several.model.get_property("ENABLE_CPU_PINNING")
+
+
+def test_a_few_short_texts_are_not_divided(bert, tiny):
+    """What is over in a moment takes all threads together, and no second compiled form."""
+    backend = OpenVINOBackend(bert[1], threads=2)
+    backend.vectors(*tiny.batch((9, 4, 6, 8), padding=0))
+    assert [streams for _, streams in backend._compiled] == [1]
 
 
 def test_streams_share_a_batch(bert, backend, tiny):

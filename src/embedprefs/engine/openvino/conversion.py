@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from embedprefs.engine.openvino.description import Description
+from embedprefs.engine.openvino.products import divide_products
 from embedprefs.engine.openvino.telemetry import import_openvino, without_telemetry
 from embedprefs.errors import InvalidPreferenceError, Problem
 
@@ -74,6 +75,7 @@ def convert(model: SentenceTransformer, folder: Path) -> Description:
             weights="full",
             versions=conversion_versions(),
         )
+    divide_products(converted)
     _name(converted, description)
     with without_telemetry():
         # openvino halves the weights unless told not to.
