@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 # Tests and the demo never ask a model hub; the real model comes with a package.
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help setup demo test test-slow lint format docs bench-startup bench-ingest bench-cpu clean
+.PHONY: help setup demo test test-slow lint format lowest docs bench-startup bench-ingest bench-cpu clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -41,6 +41,9 @@ lint: $(VENV)/.ready ## style, format and types
 format: $(VENV)/.ready ## let ruff format and fix
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+
+lowest: $(VENV)/.ready ## look whether the lowest allowed versions exist and hold what is imported (asks the package index)
+	@$(BIN)/python tests/lowest_versions.py
 
 docs: $(VENV)/.ready ## write the generated reference pages again
 	@$(BIN)/python docs/generate.py

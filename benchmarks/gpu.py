@@ -46,9 +46,9 @@ HOST_WAYS: Mapping[str, Mapping[str, Any]] = {
 #: Ours: name -> preferences that differ from the defaults.
 OUR_WAYS: Mapping[str, Mapping[str, Any]] = {
     "ours": {},
+    "ours, padded": {"compute.attention": "sdpa"},
+    "ours, compiled": {"compute.compile": True},
     "ours, exact": {"compute.exactness": "exact"},
-    "ours, varlen": {"compute.attention": "varlen"},
-    "ours, not compiled": {"compute.compile": False},
 }
 
 
@@ -156,13 +156,18 @@ def ways_of(folder: Path, device: str) -> tuple[dict[str, tuple[Any, str]], dict
             continue
         here[name] = (model, f"torch {next(model.parameters()).dtype}".replace("torch.", ""))
     for name, overrides in OUR_WAYS.items():
+        if "compute.compile" in overrides and not device.startswith("cuda"):
+            refused[name] = "compiled for GPUs only"
+            continue
         try:
             model = load_model(folder, overrides={"compute.device": device, **overrides})
         except EmbedPrefsError as error:
             refused[name] = str(error).splitlines()[0]
             continue
-        resolved = model.resolved
-        here[name] = (model, f"{resolved['compute.dtype']} {resolved['compute.attention']}")
+        # What runs, and not what was meant to: the engine says whether texts are padded after all.
+        numerics = model.engine.to_numerics()
+        attention = numerics.get("attention", model.resolved["compute.attention"])
+        here[name] = (model, f"{numerics['dtype']} {attention}")
     return here, refused
 
 

@@ -13,10 +13,12 @@ The texts are found by EMBEDPREFS_TEST_DATA, or in `shared/data` beside the proj
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import platform
 import shutil
+import statistics
 import sys
 import tempfile
 import time
@@ -35,8 +37,8 @@ from embedprefs.preferences import Preferences
 from embedprefs.training import TrainingData, TrainingProgress, read_training_data, train
 
 SETS = ("squadshifts-wiki", "tldr-commands")
-#: Rows whose steps are timed before the number of steps is set.
-PROBED_STEPS = 4
+#: Steps that are timed before their number is set; the median counts, since the first ones are slow.
+PROBED_STEPS = 8
 #: Share of the minutes that training may take; the rest is for baselines, tests and the development set.
 SHARE = 0.6
 #: Short for passages of some hundred tokens, long enough for nearly all of what tells them apart.
@@ -165,7 +167,7 @@ def affordable_steps(
         trainer.add_callback(clock(times))
         trainer.train()
     shutil.rmtree(work, ignore_errors=True)
-    seconds = (times[-1] - times[0]) / (len(times) - 1)
+    seconds = statistics.median(later - earlier for earlier, later in itertools.pairwise(times))
     whole = preferences.training.arguments.get("num_train_epochs", 2)
     batch = trainer.args.per_device_train_batch_size
     return max(2, min(int(60 * options.minutes * SHARE / seconds), round(whole * len(data) / batch))), seconds

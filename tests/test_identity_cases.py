@@ -110,7 +110,7 @@ def record_of(root, side):
     values["model"]["name"] = str(folder)
     preferences = Preferences.model_validate(values).with_origins({}, root / "embedprefs.toml")
     resolved = resolve(preferences, facts_for(preferences), hardware(described["machine"]))
-    return Record.of(resolved, template=side.get("template"))
+    return Record.of(resolved, template=side.get("template"), chunk_context=side.get("chunk_context"))
 
 
 @pytest.mark.parametrize("case", CASES["case"], ids=lambda case: case["name"])

@@ -143,6 +143,21 @@ def test_a_name_that_the_host_completes_is_recognised() -> None:
     assert known("dunzhang/stella_en_400M_v5").name == "NovaSearch/stella_en_400M_v5"
 
 
+def test_a_card_is_nearer_than_a_base_model_and_less_certain_than_a_name() -> None:
+    """What a card says may also be left over in a model that was trained on."""
+    copy = replace(facts("./copy", "intfloat/e5-base-v2"), card_name="lightonai/modernbert-embed-large")
+    match = find_known_model(copy)
+    assert match is not None
+    assert (match.model.name, match.by, match.confidence) == (copy.card_name, "model card", "likely")
+    assert match.reason == "Its model card is that of lightonai/modernbert-embed-large."
+    named = find_known_model(replace(copy, name="BAAI/bge-m3"))
+    assert named is not None
+    assert named.model.name == "BAAI/bge-m3"
+    unknown = find_known_model(replace(copy, card_name="someone/own-model"))
+    assert unknown is not None
+    assert (unknown.model.name, unknown.by, unknown.confidence) == ("intfloat/e5-base-v2", "base model", "likely")
+
+
 def test_a_fine_tune_is_recognised_by_what_it_was_made_from() -> None:
     match = find_known_model(facts("./my-model", "lightonai/modernbert-embed-large"))
     assert match is not None

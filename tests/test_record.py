@@ -104,6 +104,7 @@ NOT_BY_VALUE = {
     "model.adapter.name": "Adapters count by content (identity_cases.toml shows both verdicts).",
     "model.adapter.revision": "As the adapter's name.",
     "index.template": "Part of a collection's record, not of a model's.",
+    "index.chunk_context": "As index.template.",
     "sparse.name": "The sparse vector's own record holds it.",
     "sparse.language": "As sparse.name.",
     "sparse.k": "As sparse.name.",

@@ -386,8 +386,16 @@ def test_attention_auto_names_architectures_that_the_host_supports():
 def test_backend_auto_is_torch_where_nothing_else_is_installed():
     """The reason names what would be faster."""
     assert resolved()["compute.backend"] == "torch"
-    assert "pip install openvino" in resolved().choice("compute.backend").reason
+    assert 'pip install "embedprefs[openvino]"' in resolved().choice("compute.backend").reason
     assert resolved(compute={"backend": "openvino"})["compute.backend"] == "openvino"
+
+
+def test_a_backend_says_what_it_lacks_and_the_extra_that_brings_it():
+    """Either build of ONNX Runtime will do."""
+    onnx = next(backend for backend in BACKENDS if backend.name == "onnx")
+    assert onnx.missing(CPU) == ("onnxruntime",)
+    assert onnx.command == 'pip install "embedprefs[onnx]"'
+    assert onnx.available(dataclasses.replace(CPU, packages={"onnxruntime-gpu": "1.23.0"}))
     assert {backend.name for backend in BACKENDS} == {"torch", "openvino", "onnx"}
     torch = next(backend for backend in BACKENDS if backend.name == "torch")
     assert torch.available(CPU)
@@ -407,6 +415,19 @@ def test_backend_auto_is_openvino_for_a_proved_architecture_on_a_processor():
     assert resolved(LARGE_BERT, native)["compute.dtype"] == "bfloat16"
     assert resolved(LARGE_BERT, native, compute={"exactness": "exact"})["compute.dtype"] == "float32"
     assert resolved(LARGE_BERT, native, compute={"dtype": "float32"})["compute.dtype"] == "float32"
+
+
+def test_backend_auto_is_torch_where_memory_does_not_hold_a_converted_copy_too():
+    """OpenVINO's copy stands beside torch's float32 weights: 6 bytes a parameter in bfloat16, 8 in float32."""
+    native = dataclasses.replace(WITH_OPENVINO, native_bfloat16=True)
+    for machine, dtype, enough in ((native, "auto", 132_000_000), (native, "float32", 176_000_000)):
+        compute = {"dtype": dtype}
+        fits = resolved(LARGE_BERT, machine, compute={**compute, "memory_limit": f"{enough // 1000}KB"})
+        small = resolved(LARGE_BERT, machine, compute={**compute, "memory_limit": f"{enough // 1000 - 1}KB"})
+        assert (fits["compute.backend"], small["compute.backend"]) == ("openvino", "torch")
+        assert "83.9 MiB in float32 for torch and" in small.choice("compute.backend").reason
+    stated = resolved(LARGE_BERT, native, compute={"backend": "openvino", "memory_limit": "1MB"})
+    assert stated["compute.backend"] == "openvino"
 
 
 @pytest.mark.parametrize(
@@ -437,7 +458,9 @@ def test_vectors_are_kept_where_a_preference_says(monkeypatch, tmp_path):
     """Nowhere by default; true is the folder of this user, or the one the environment names; a path is the file's."""
     assert resolved()["compute.cache"] is False
     assert resolved()["compute.cache_size"] == 2 * GIB
-    assert resolved(compute={"cache_size": "500MB"})["compute.cache_size"] == 500_000_000
+    assert resolved().choice("compute.cache_size").reason == "Nothing states it, and the default is 2GiB."
+    stated = resolved(compute={"cache_size": "500MB"}).choice("compute.cache_size")
+    assert (stated.value, stated.reason) == (500_000_000, "Stated as 500MB.")
     monkeypatch.setenv("EMBEDPREFS_CACHE", str(tmp_path))
     named = resolved(compute={"cache": True}).choice("compute.cache")
     assert named.value == str(tmp_path / "embeddings")

@@ -5,10 +5,11 @@ The public names are imported when they are first used: `import embedprefs` load
 
 from __future__ import annotations
 
-import importlib
 import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
+
+from embedprefs.lazy_names import lazy_names
 
 __version__ = "0.1.0"
 
@@ -101,14 +102,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used."""
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module 'embedprefs' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"embedprefs.{home}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = lazy_names(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:

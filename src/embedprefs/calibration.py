@@ -19,6 +19,7 @@ import numpy.typing as npt
 from embedprefs.errors import InputError, ModelFilesError, PreferenceMismatchError
 
 if TYPE_CHECKING:
+    from embedprefs.engine.backend import Codes
     from embedprefs.model import PreferredSentenceTransformer
 
 __all__ = ["CALIBRATION_VERSION", "Calibration", "calibrate"]
@@ -93,6 +94,12 @@ class Calibration:
         if precision == "uint8":
             return codes.astype(np.uint8), clipped
         return (codes - 128).astype(np.int8), clipped
+
+    def codes(self, precision: Literal["int8", "uint8"]) -> Codes:
+        """Return what a device needs to compute the codes that `quantize` gives."""
+        from embedprefs.engine.backend import Codes
+
+        return Codes(precision, self.minimum, self._steps)
 
     def dequantize(self, codes: npt.NDArray[Any]) -> Floats:
         """Return the middle of each code's step, float32; the error is at most half a step."""

@@ -74,18 +74,21 @@ class KnownModelMatch:
     """A known model that a model is, or was made from."""
 
     model: KnownModel
-    by: Literal["name", "base model"]
-    """Whether it is the model itself, or one made from it."""
+    by: Literal["name", "model card", "base model"]
+    """Whether it goes by the model's name, has its card, or says that it was made from it."""
     matched: str
     """The name that was recognised."""
     confidence: Confidence
-    """certain: its own name; likely: it says it was made from that model; possible: so says a model further back."""
+    """certain: its own name; likely: it has that model's card, or says it was made from it; possible: so says a model
+    further back."""
 
     @property
     def reason(self) -> str:
         """Why the known model is taken to apply, as a sentence."""
         if self.by == "name":
             return f"It is {self.model.name}."
+        if self.by == "model card":
+            return f"Its model card is that of {self.matched}."
         steps = "was made from" if self.confidence == "likely" else "goes back to"
         return f"Its files say that it {steps} {self.matched}."
 
@@ -133,7 +136,7 @@ def _named(name: str) -> KnownModel | None:
 
 
 def find_known_model(model: ModelFacts | str) -> KnownModelMatch | None:
-    """Return what is known of a model, by its name or else by the models that its files say it was made from.
+    """Return what is known of a model: by its name, by its model card, or by the models it says it was made from.
 
     Args:
         model: A hub name, a folder of the hub cache, or a model's facts.
@@ -147,6 +150,9 @@ def find_known_model(model: ModelFacts | str) -> KnownModelMatch | None:
         return KnownModelMatch(known, "name", known.name, "certain")
     if isinstance(model, str):
         return None
+    known = _named(model.card_name) if model.card_name is not None else None
+    if known is not None:
+        return KnownModelMatch(known, "model card", known.name, "likely")
     for place, base in enumerate(model.base_models):
         known = _named(base)
         if known is not None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import sqlite3
+import warnings
 
 import numpy as np
 import pytest
 
-from embedprefs import InputError, InvalidPreferenceError
+from embedprefs import EmbedPrefsWarning, InputError, InvalidPreferenceError
 from embedprefs.benchmarking import (
     COLUMNS,
     HOST,
@@ -21,7 +22,10 @@ from embedprefs.benchmarking import (
     benchmark,
     compare_vectors,
 )
+from embedprefs.benchmarking.peer import plain_host
 from embedprefs.layers import preferences_for_model
+from embedprefs.resolve import resolve
+from embedprefs.testing import tiny_modernbert_folder
 
 TEXTS = ["the red apple", "a quiet house by the river", "snow", "the red apple", "water and stone " * 40]
 QUESTIONS = ["where is the river", "who walks in the snow"]
@@ -208,3 +212,42 @@ def test_a_broken_promise_is_a_sentence(result):
     [sentence] = changed.broken_promises
     assert "as preferred" in sentence
     assert "0.980000" in sentence
+
+
+@pytest.fixture(scope="module")
+def with_adapter(tmp_path_factory):
+    """A tiny ModernBERT, whose attention is ours by default, and an adapter for it."""
+    peft = pytest.importorskip("peft")
+    from sentence_transformers import SentenceTransformer
+
+    folder = tiny_modernbert_folder(tmp_path_factory.mktemp("modernbert"))
+    adapter = tmp_path_factory.mktemp("adapter")
+    host = SentenceTransformer(str(folder), device="cpu")
+    host.add_adapter(peft.LoraConfig(r=4, target_modules=["Wqkv"], init_lora_weights=False))
+    host.transformers_model.save_pretrained(str(adapter))
+    return folder, {"model.adapter": {"name": str(adapter)}}
+
+
+def test_the_host_gets_the_adapter_and_keeps_its_own_attention(with_adapter):
+    """Both sides give the same vectors; the host computes as it does when nobody says anything."""
+    folder, overrides = with_adapter
+    result = measured(folder, overrides, peak=False)
+    assert (result.host.attention, result.preferred.attention) == ("sdpa", "local")
+    assert result.preferred.agreement.cosine_least > 0.99999
+    adapted, plain = (vectors_of_the_host(folder, settings) for settings in (overrides, {}))
+    assert np.abs(adapted - plain).max() > 1e-3
+
+
+def vectors_of_the_host(folder, overrides):
+    """What the plain host that is compared with gives."""
+    preferences = preferences_for_model(folder, {"compute.device": "cpu", **overrides})
+    return plain_host(preferences, resolve(preferences), dtype="float32").encode(TEXTS)
+
+
+def test_an_untrained_host_keeps_its_own_attention(tmp_path):
+    folder = tiny_modernbert_folder(tmp_path / "model")
+    preferences = preferences_for_model(folder, {"compute.device": "cpu", "model.from_scratch": True})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", EmbedPrefsWarning)
+        host = plain_host(preferences, resolve(preferences))
+    assert host[0].model.config._attn_implementation == "sdpa"

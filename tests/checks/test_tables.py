@@ -24,6 +24,7 @@ from embedprefs.checks.training_arguments import (
     STALE,
     TRAINING_ARGUMENTS,
 )
+from embedprefs.checks.training_schedules import SCHEDULE_ARGUMENTS
 from embedprefs.preferences import every_field, find_field
 
 ROOT = Path(__file__).parent.parent.parent
@@ -223,7 +224,9 @@ def test_choices_are_those_of_the_installed_host():
     if installed(HOST_VERSIONS) != HOST_VERSIONS:
         pytest.skip(f"the table is for {HOST_VERSIONS}")
     from sentence_transformers.sentence_transformer.training_args import BatchSamplers, MultiDatasetBatchSamplers
+    from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
     from transformers.trainer_utils import HubStrategy, IntervalStrategy, SaveStrategy, SchedulerType
+    from transformers.training_args import OptimizerNames
 
     enumerations = {
         "eval_strategy": IntervalStrategy,
@@ -232,11 +235,27 @@ def test_choices_are_those_of_the_installed_host():
         "batch_sampler": BatchSamplers,
         "multi_dataset_batch_sampler": MultiDatasetBatchSamplers,
         "hub_strategy": HubStrategy,
+        "optim": OptimizerNames,
         "lr_scheduler_type": SchedulerType,
     }
-    assert {name: {item.value for item in values} for name, values in enumerations.items()} == {
-        name: set(values) for name, values in CHOICES.items()
-    }
+    known = {name: {item.value for item in values} for name, values in enumerations.items()}
+    known["report_to"] = {"none", "all", *INTEGRATION_TO_CALLBACK}
+    assert known == {name: set(values) for name, values in CHOICES.items()}
+
+
+def test_arguments_of_schedules_are_those_of_the_installed_host():
+    """Each schedule's own arguments, and whether one without a default is left to the user."""
+    if installed(HOST_VERSIONS) != HOST_VERSIONS:
+        pytest.skip(f"the table is for {HOST_VERSIONS}")
+    import inspect
+
+    from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION
+
+    given = {"optimizer", "num_warmup_steps", "num_training_steps", "last_epoch"}
+    functions = {name.value: function for name, function in TYPE_TO_SCHEDULER_FUNCTION.items()}
+    assert set(functions) - set(SCHEDULE_ARGUMENTS) == {"reduce_lr_on_plateau", "greedy"}
+    for name, known in SCHEDULE_ARGUMENTS.items():
+        assert set(inspect.signature(functions[name]).parameters) - given == set(known), name
 
 
 def test_losses_are_those_of_the_installed_host():

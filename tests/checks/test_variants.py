@@ -289,11 +289,36 @@ VARIANTS = [
         'weights = "full"',
     ),
     (
+        "memory-exceeded",
+        {
+            "stated": {"compute.backend": "openvino", "compute.dtype": "bfloat16", "compute.memory_limit": "1GiB"},
+            "facts": {"parameter_count": 200_000_000},
+            "hardware": {"packages": {"openvino": "2026.4.1"}},
+        },
+        "error",
+        "0.75 GiB in float32 for torch and 0.37 GiB in bfloat16 in the copy that openvino runs",
+        'backend = "torch"',
+    ),
+    (
+        "int8-weights-not-available",
+        {"stated": {"compute.weights": "int8", "compute.exactness": "fast"}},
+        "error",
+        "openvino and nncf, not installed here",
+        'pip install "embedprefs[int8]"',
+    ),
+    (
+        "backend-not-available",
+        {"stated": {"compute.backend": "openvino"}},
+        "error",
+        "openvino, not installed here",
+        'pip install "embedprefs[openvino]"',
+    ),
+    (
         "backend-not-available",
         {"stated": {"compute.backend": "torch"}, "hardware": {"packages": {"torch": "2.13.0"}}},
         "error",
         "sentence-transformers",
-        "pip install sentence-transformers transformers",
+        'pip install "embedprefs[sentence-transformers]"',
     ),
     (
         "onnx-file-missing",
@@ -311,9 +336,12 @@ VARIANTS = [
     ),
     (
         "attention-not-available",
-        {"stated": {"compute.attention": "varlen"}},
+        {
+            "stated": {"compute.attention": "varlen", "compute.device": "cuda:0"},
+            "hardware": {**CUDA, "accelerators": (GPU,)},
+        },
         "error",
-        "not run by this version",
+        '"varlen" does not run this model here: torch 2.13.0+cu130 has no torch.nn.attention.varlen',
         'attention = "auto"',
     ),
     (
@@ -362,6 +390,29 @@ VARIANTS = [
     ),
     # The chunks are as long as the model lets them be.
     ("chunk-overlap-too-large", {"stated": {"index.chunk_overlap": 32}}, "error", "0 to 31", "chunk_overlap = 7"),
+    (
+        "chunk-context-not-possible",
+        {"stated": {"index.chunk_context": "document"}, "model": "static"},
+        "error",
+        "a static model looks up each token by itself",
+        'chunk_context = "chunk"',
+    ),
+    (
+        "chunk-context-contradicted",
+        {"stated": {"index.chunk_context": "document", "index.vectors.small.model.name": "someone/small"}},
+        "error",
+        "names small",
+        "a collection of its own",
+    ),
+    # Left out, a chunk is as long as the model reads.
+    ("chunk-context-too-narrow", {"stated": {"index.chunk_context": "document"}}, "warning", "62 tokens", "= 15"),
+    (
+        "window-overlap-too-large",
+        {"stated": {"index.chunk_context": "document", "tokenizer.window_overlap": 62}},
+        "error",
+        "one window holds 62",
+        "window_overlap = 7",
+    ),
     (
         "template-without-text",
         {"stated": {"index.template": "{text} {author}"}},
@@ -412,7 +463,7 @@ VARIANTS = [
     ),
     (
         "training-best-model",
-        {"stated": arguments(load_best_model_at_end=True, eval_strategy="epoch")},
+        {"stated": arguments(eval_strategy="epoch", save_strategy="steps")},
         "error",
         'saved by "steps"',
         'save_strategy = "epoch"',
@@ -426,7 +477,7 @@ VARIANTS = [
     ),
     (
         "training-best-model",
-        {"stated": arguments(lr_scheduler_type="greedy")},
+        {"stated": {**arguments(lr_scheduler_type="greedy"), "training.split.development": 0.0}},
         "error",
         "looks at evaluations",
         'eval_strategy = "steps"',

@@ -12,7 +12,7 @@ import pytest
 from embedprefs import testing
 from embedprefs.errors import InvalidPreferenceError
 from embedprefs.facts import ModelFacts, read_facts
-from embedprefs.facts.memory import LIBRARIES_BYTES, estimate_memory, fits
+from embedprefs.facts.memory import LIBRARIES_BYTES, estimate_memory, fits, weights_held
 from embedprefs.hardware import Accelerator, Hardware
 
 GIBIBYTE = 1024**3
@@ -162,6 +162,19 @@ def test_the_flagships_weights(large):
     assert half.weights_bytes == full.weights_bytes // 2
     assert full.total_bytes == full.weights_bytes + full.activation_bytes
     assert "394.8 million parameters in float32" in full.explanation
+
+
+def test_a_converted_copy_stands_beside_the_float32_weights(large):
+    """Of the flagship: 1.47 GiB in float32 for torch, and what OpenVINO computes with."""
+    count = large.parameter_count
+    assert weights_held(large, dtype="bfloat16")[0] == 2 * count
+    assert weights_held(large, dtype="bfloat16", backend="openvino")[0] == 6 * count
+    assert weights_held(large, dtype="float32", backend="openvino")[0] == 8 * count
+    held, words = weights_held(large, dtype="bfloat16", backend="openvino", weights="int8")
+    assert held == 5 * count
+    assert "1.47 GiB in float32 for torch and 0.37 GiB in int8 in the copy that openvino runs" in words
+    shape = {"dtype": "bfloat16", "batch_tokens": 8192, "max_length": 8192, "attention": "local"}
+    assert estimate_memory(large, backend="openvino", **shape).weights_bytes == 6 * count
 
 
 def test_masks_and_scores_grow_with_the_square(large):

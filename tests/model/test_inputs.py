@@ -80,6 +80,30 @@ def test_what_is_no_text_is_named(name, given, message, ours):
         ours(name).encode(given)
 
 
+@pytest.mark.parametrize("name", ["bert", "static"])
+def test_no_texts_give_no_vectors_of_the_usual_length(name, ours):
+    """The shape that the host documents, [num_inputs, output_dimension], so that results can be put together."""
+    model = ours(name)
+    one = ["a river"]
+    for options in (
+        {},
+        {"truncate_dim": np.int64(4)},
+        {"convert_to_tensor": True},
+        {"precision": "ubinary"},
+        {"precision": "binary", "truncate_dim": 6},
+        {"precision": "binary", "convert_to_tensor": True},
+    ):
+        for encode in (model.encode, model.encode_query, model.encode_document):
+            empty, like = encode([], **options), encode(one, **options)
+            assert (type(empty), empty.dtype) == (type(like), like.dtype), options
+            assert tuple(empty.shape) == (0, like.shape[1]), options
+    assert model.encode([], convert_to_numpy=False) == []
+    assert model.encode([], output_value="token_embeddings") == []
+    assert list(model.embed_stream([])) == []
+    with pytest.raises(ValueError, match="unheard-of"):
+        model.encode([], prompt_name="unheard-of")
+
+
 @pytest.mark.parametrize("dimension", [0, -1, 33, 2.5, "8"])
 def test_a_dimension_no_vector_has_is_refused(dimension, ours):
     with pytest.raises(InputError, match=r"truncate_dim is .*32 dimensions"):

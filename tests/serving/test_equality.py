@@ -65,8 +65,21 @@ def test_one_text_gives_one_vector(models, encoders):
     assert_equal_vectors(one, models("bert").encode_query("what is a vector"))
 
 
-def test_no_texts_give_no_vectors(encoders):
-    assert encoders("prompted").encode_document([]).shape == (0, 16)
+@pytest.mark.parametrize("arguments", [{}, {"truncate_dim": 12}, {"precision": "binary", "truncate_dim": 12}])
+def test_no_texts_give_no_vectors_as_with_the_model(arguments, models, encoders):
+    """Whatever the role; a name that no prompt has is refused all the same."""
+    encoder, model = encoders("prompted"), models("prompted")
+    for mine, theirs in (
+        (encoder.encode, model.encode),
+        (encoder.encode_query, model.encode_query),
+        (encoder.encode_document, model.encode_document),
+    ):
+        found, expected = mine([], **arguments), theirs([], **arguments)
+        assert (found.shape, found.dtype) == (expected.shape, expected.dtype)
+        assert found.shape[0] == 0
+    assert list(encoder.embed_stream([])) == list(model.embed_stream([])) == []
+    with pytest.raises(InputError, match="unheard-of"):
+        encoder.encode([], prompt_name="unheard-of")
 
 
 @pytest.mark.parametrize("precision", ["int8", "uint8"])

@@ -154,6 +154,39 @@ SETTINGS = {
     ),
     "CoSENT without labels": (None, {"loss": "CoSENTLoss"}, "training-loss-unfit", "pairs with a score"),
     "triplets from pairs": (None, {"loss": "TripletLoss"}, "training-loss-unfit", "takes triplets"),
+    "negatives beside negatives": (
+        pairs(negative=lambda n: f"another {n}"),
+        {"negatives": {"count": 2}},
+        "training-pairs-needed",
+        "have negatives already",
+    ),
+    "an optimizer whose package is missing": (
+        None,
+        arguments(optim="lomo"),
+        "training-refused",
+        "lomo-optim, which is not installed",
+    ),
+    "a tracker whose package is missing": (
+        None,
+        arguments(report_to=["none", "dvclive"]),
+        "training-refused",
+        "dvclive, which is not installed",
+    ),
+    "uploading": (None, arguments(push_to_hub=True), "training-refused", "set by the run itself"),
+    "evaluating at the start": (None, arguments(eval_on_start=True), "training-refused", "set by the run itself"),
+    "kernels for other models": (
+        None,
+        arguments(use_liger_kernel=True),
+        "training-argument-without-effect",
+        "models of transformers alone",
+    ),
+    "noise on embeddings": (
+        None,
+        arguments(neftune_noise_alpha=5.0),
+        "training-argument-without-effect",
+        "fails in the beginning",
+    ),
+    "the worst checkpoint": (None, arguments(greater_is_better=False), "training-best-model", "the worst"),
     "columns in each other's place": (
         [{"anchor": row["positive"], "positive": row["anchor"]} for row in pairs(shared=2)],
         {},
@@ -213,6 +246,11 @@ PAIRS_OF_SITUATIONS = {
     "training-few-steps": ((None, arguments(max_steps=3)), (None, arguments(max_steps=30))),
     "training-rows-rejected": (([*pairs(), {"anchor": "", "positive": "x"}], {}), (None, {})),
     "training-pairs-needed": ((SCORED, {"negatives": {"count": 2}}), (None, {"negatives": {"count": 2}})),
+    "training-teacher-unused": (
+        (None, {"distill_from": "larger", "loss": MNRL}),
+        (None, {"distill_from": "larger", "loss": "EmbedDistillLoss"}),
+    ),
+    "training-metric-unused": ((SCORED, {"metric": "mrr@10"}), (None, {"metric": "mrr@10"})),
 }
 
 

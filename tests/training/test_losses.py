@@ -149,6 +149,17 @@ def test_batches_are_computed_in_parts_where_memory_asks_for_it(resolved_models,
     assert words in choice.reason
 
 
+@pytest.mark.parametrize("parameters", [{"mini_batch_size": 4}, {"mini_batch_num_tokens": 512, "scale": 50.0}])
+def test_a_size_of_parts_asks_for_a_cached_loss(resolved_models, parameters):
+    """It is no parameter of the plain one; of a static model, which has no parts, it is refused."""
+    choice = chosen(PAIRS, resolved_models["roomy"], loss_parameters=parameters)
+    assert choice.name == "CachedMultipleNegativesRankingLoss"
+    assert next(iter(parameters)) in choice.reason
+    assert dict(choice.parameters) == parameters
+    with pytest.raises(InvalidPreferenceError, match="has no parameter"):
+        chosen(PAIRS, resolved_models["static"], loss_parameters=parameters)
+
+
 def test_the_choice_does_not_depend_on_what_is_free_just_now(resolved_models):
     """A run that continues later has the same loss."""
     roomy = resolved_models["roomy"]

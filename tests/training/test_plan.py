@@ -220,6 +220,31 @@ def test_cached_losses_and_checkpointing_cost_time_and_save_memory(planned):
     assert again.time.operations == pytest.approx(plain.time.operations * 4 / 3)
 
 
+def test_activations_are_computed_again_where_keeping_them_would_take_too_much(planned):
+    """Left to the run, checkpointing is part of the plan: its memory, its time, and the reason; no error is left."""
+    from dataclasses import replace
+
+    words = [{**row, "context": f"{row['context']} {'word ' * 50}"} for row in rows(600, 1)]
+
+    def plan(available, choice="auto"):
+        hardware = replace(MACHINE, memory_available=available)
+        training = {"activation_checkpointing": choice, "arguments": {"per_device_train_batch_size": 64}}
+        return planned(words, hardware=hardware, training=training)
+
+    roomy, kept = plan(2**34), plan(2**34, "off").memory.total
+    again = plan(2**34, "on").memory.total
+    assert "activation_checkpointing" not in roomy.arguments.choices
+    assert again < kept / 1.5
+    narrow = plan(int(kept / 1.4))
+    choice = narrow.arguments.choices["activation_checkpointing"]
+    assert choice.value is True
+    assert "GiB free" in choice.reason
+    assert narrow.memory.total == again
+    assert narrow.time.operations > roomy.time.operations
+    assert "training-memory" not in codes(narrow)
+    assert "training-memory" in codes(plan(int(kept / 1.4), "off"))
+
+
 @pytest.mark.parametrize("model", ["bert", "modernbert"])
 @pytest.mark.parametrize(
     "training",

@@ -16,7 +16,7 @@ from safetensors.numpy import load_file
 from embedprefs.errors import InputError, PreferenceMismatchError
 from embedprefs.layers import preferences_for_model
 from embedprefs.training import train
-from embedprefs.training.checkpoints import last_checkpoint, mark_complete, open_run, remove_incomplete
+from embedprefs.training.checkpoints import damage, last_checkpoint, mark_complete, open_run, remove_incomplete
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
@@ -128,6 +128,25 @@ def test_a_checkpoint_that_was_cut_off_is_never_continued_from(tmp_path):
     assert last_checkpoint(tmp_path).name == "checkpoint-8"
     assert remove_incomplete(tmp_path) == ["checkpoint-12"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-4", "checkpoint-8"]
+
+
+def test_a_checkpoint_whose_files_changed_is_not_continued_from(tmp_path):
+    """Cut off by a power failure after its mark was written, or replaced: the one before is taken."""
+    for step in (4, 8):
+        folder = tmp_path / f"checkpoint-{step}"
+        (folder / "1_Pooling").mkdir(parents=True)
+        (folder / "model.safetensors").write_bytes(b"weights")
+        (folder / "1_Pooling" / "config.json").write_text("{}")
+        mark_complete(folder, step)
+    newest = tmp_path / "checkpoint-8"
+    assert damage(newest) is None
+    (newest / "model.safetensors").write_bytes(b"")
+    assert damage(newest) == "model.safetensors has 0 bytes, and 7 were written"
+    assert last_checkpoint(tmp_path).name == "checkpoint-4"
+    (newest / "model.safetensors").write_bytes(b"weights")
+    (newest / "1_Pooling" / "config.json").unlink()
+    assert damage(newest) == "1_Pooling/config.json is missing"
+    assert remove_incomplete(tmp_path) == ["checkpoint-8"]
 
 
 def test_a_run_continues_only_with_what_it_was_started_with(tmp_path):

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from embedprefs import fingerprint, load_model, load_preferences
 from embedprefs.errors import CheckFailedError, InputError, ResourceError
+from embedprefs.evaluation.statistics import Interval
 from embedprefs.layers import preferences_for_model
 from embedprefs.testing import static_model_folder
 from embedprefs.training import train
@@ -174,6 +179,56 @@ def test_a_disk_that_is_too_small_is_noticed_before_training(tmp_path, monkeypat
         require_room(tmp_path / "run", weight_bytes=7_000_000, trained_bytes=7_000_000, checkpoints=2)
 
 
+@pytest.mark.parametrize(
+    ("stage", "words"),
+    [
+        ("baseline", "no checkpoint was made yet"),
+        ("test", "training is finished, and its checkpoints are safe"),
+    ],
+)
+def test_an_interruption_says_what_is_safe(static, rows, tmp_path, stage, words):
+    """In whatever stage Ctrl-C comes; the same call ends the run."""
+    stated = {"compute.device": "cpu", "training.split": {"development": 0.2, "test": 0.3}}
+    preferences = preferences_for_model(str(static), stated)
+
+    def interrupt(state):
+        if state.stage == stage:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt, match=words) as raised:
+        train(preferences, rows, output=tmp_path / "run", progress=interrupt)
+    assert "The same command" in str(raised.value)
+    assert train(preferences, rows, output=tmp_path / "run").verdict is not None
+
+
+def test_an_interruption_before_anything_was_written_says_so(static, tmp_path):
+    """Reading data leaves nothing behind."""
+
+    def interrupted():
+        yield {"anchor": "a", "positive": "b"}
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt, match="nothing was written"):
+        train(preferences_for_model(str(static), {"compute.device": "cpu"}), interrupted(), output=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_mining_reports_how_far_it_is(rows, static, tmp_path):
+    """Questions and passages are counted, to the last of them."""
+    stated = {
+        "compute.device": "cpu",
+        "training.negatives": {"count": 1, "relative_margin": 0.0},
+        "training.split": {"development": 0.0, "test": 0.3},
+        "training.arguments": {"per_device_train_batch_size": 8, "max_steps": 2},
+    }
+    states = []
+    result = train(preferences_for_model(str(static), stated), rows, output=tmp_path / "run", progress=states.append)
+    mining = [state for state in states if state.stage == "mining"]
+    assert mining
+    assert mining[-1].done == mining[-1].total
+    assert any("1 hard negative was mined for each" in note for note in result.notes)
+
+
 def _other_passages(rows, count):
     """Passages in the words of the made-up documents that none of them holds."""
     words = sorted({word for row in rows for word in row["positive"].split()})
@@ -210,6 +265,29 @@ def test_a_model_that_learns_what_it_can_is_found_to_be_better(tmp_path):
     assert result.comparison.result.interval.low > 0
     assert result.development["best"] > result.development["before"]
     assert result.is_acceptable
+
+
+@pytest.mark.parametrize(
+    ("high", "verdict", "words"),
+    [
+        (0.004, "equivalent", "equivalent within the margin"),
+        (0.05, "equivalent", "not enough queries to tell"),
+        (0.05, "undecided", "not enough queries to tell"),
+        (-0.02, "worse", "worse"),
+    ],
+)
+def test_equivalent_means_that_a_gain_is_ruled_out_too(finished, high, verdict, words):
+    """A comparison asks for no loss beyond the margin; a run also asks whether training was of use."""
+    result, _ = finished
+    found = result.comparison
+    item = replace(found.result, a=0.8, interval=Interval(low=-0.001, high=high))
+    changed = replace(found, verdict=verdict, margin=0.01, identical=False, metrics={found.metric: item})
+    judged = replace(result, comparison=changed, guard=changed)
+    assert judged.verdict == words
+    assert judged.to_text().startswith(f"VERDICT {words}")
+    assert judged.is_acceptable == (verdict != "worse")
+    if verdict == "equivalent":
+        assert "guard no worse than the margin allows" in judged.to_text()
 
 
 def test_scored_pairs_are_judged_by_their_order(run_of, rows):
@@ -255,6 +333,15 @@ def test_a_run_without_a_test_says_so(run_of, rows):
     assert result.to_text().startswith("VERDICT none")
 
 
+def test_a_run_that_no_longer_improves_ends_early_and_says_so(run_of, rows):
+    """Nothing is learnt at such a rate: after so many evaluations the run ends, with a result."""
+    stated = {"per_device_train_batch_size": 8, "num_train_epochs": 4, "learning_rate": 1e-30, "eval_steps": 1}
+    result = run_of(rows, **{"training.arguments": stated, "training.early_stopping.patience": 2})
+    assert result.steps == 3 < result.planned_steps
+    assert any(note.startswith(f"Training ended early, in step 3 of {result.planned_steps}") for note in result.notes)
+    assert result.verdict == "equivalent within the margin"
+
+
 @pytest.mark.slow
 def test_an_adapter_can_stay_apart(modernbert, rows, tmp_path):
     """With merge = false the result is the base with an adapter, and the preferences beside it load both."""
@@ -268,3 +355,32 @@ def test_an_adapter_can_stay_apart(modernbert, rows, tmp_path):
     assert (result.model / "adapter_config.json").is_file()
     model = load_model(load_preferences(tmp_path / "run" / "embedprefs.toml"))
     assert model.fingerprint == result.fingerprints["trained"] != result.fingerprints["base"]
+
+
+@pytest.mark.slow
+def test_several_processes_train_together(modernbert, rows, tmp_path):
+    """Started by torchrun: half of the steps, one baseline, one verdict, one model."""
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "embedprefs.toml").write_text(
+        f'[model]\nname = "{modernbert}"\n[compute]\ndevice = "cpu"\n[training]\ndata = "pairs.jsonl"\n'
+        "split = { development = 0.2, test = 0.3 }\n"
+        "arguments = { per_device_train_batch_size = 4, num_train_epochs = 2 }\n"
+    )
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    ended = subprocess.run(
+        [sys.executable, *launcher, "-m", "embedprefs.cli", "train", "--output", "run"],
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert ended.returncode in (0, 1), ended.stderr
+    assert ended.stdout.count("VERDICT") == 1
+    found = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["processes"] == 2
+    batches = found["rows"]["train"] // 4
+    assert found["steps"] == found["planned_steps"] == 2 * (batches // 2)
+    trained = load_model(tmp_path / "run" / "model", overrides={"compute.device": "cpu"})
+    assert trained.fingerprint == found["fingerprints"]["trained"] != found["fingerprints"]["base"]

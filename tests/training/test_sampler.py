@@ -9,7 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedprefs.training import read_training_data
-from embedprefs.training.batches import Batches, EpochPlan, no_duplicates_epoch, random_epoch, shared_texts
+from embedprefs.training.batches import (
+    Batches,
+    EpochPlan,
+    no_duplicates_epoch,
+    random_epoch,
+    shared_texts,
+    split_texts,
+)
 
 
 def assert_covers(plan: EpochPlan, texts) -> None:
@@ -89,6 +96,55 @@ def test_rows_that_share_several_texts_are_all_seen(rows, size, seed):
         assert_covers(plan, texts)
         assert max(plan.sizes, default=0) <= size
         assert len(plan.batches) == batches.count
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 8), st.integers(0, 15), st.lists(st.integers(0, 20), min_size=1, max_size=3)),
+        max_size=70,
+    ),
+    st.integers(1, 24),
+    st.integers(0, 3),
+)
+def test_negatives_may_be_shared_and_are_never_the_answer_of_a_row_beside(rows, size, seed):
+    """Every row once; no text of a row stands in another row of its batch, as its own or as a negative."""
+    own = [(100 + question, passage) for passage, question, _ in rows]
+    negatives = [tuple(sorted({text for text in wrong if text != passage})) for passage, _, wrong in rows]
+    batches = Batches(own, size, seed=seed, negatives=negatives)
+    for epoch in (0, 1):
+        plan = batches.epoch(epoch)
+        assert sorted(row for batch in plan.batches for row in batch) == list(range(len(rows)))
+        assert max(plan.sizes, default=0) <= size
+        assert plan.false_negatives(own, negatives) == 0
+        for batch in plan.batches:
+            beside = [text for row in batch for text in {*own[row], *negatives[row]} - set(own[row])]
+            assert not set(beside) & {text for row in batch for text in own[row]}
+
+
+def test_a_negative_of_very_many_rows_does_not_make_batches_small():
+    """Mined negatives repeat: a passage that is near to many questions is wrong for each of them."""
+    own = questions_of_passages(200, 1)
+    negatives = [(50_000 + row // 100,) for row in range(len(own))]
+    assert Batches(own, 32, negatives=negatives).epoch(0).sizes == (32,) * 6 + (8,)
+    together = [(*texts, *wrong) for texts, wrong in zip(own, negatives, strict=True)]
+    assert max(Batches(together, 32).epoch(0).sizes) == 2
+
+
+def test_without_negatives_nothing_changes():
+    """The batches of pairs are those that they were."""
+    texts = questions_of_passages(30, 4)
+    assert Batches(texts, 16, seed=5).epoch(1) == Batches(texts, 16, seed=5, negatives=[()] * 120).epoch(1)
+
+
+def test_negatives_are_told_by_their_columns():
+    """Equal texts have one number, wherever they stand."""
+    own, negatives = split_texts(
+        {"anchor": ["a", "b"], "positive": ["One  text", "c"], "negative_1": ["c", "one text "]}
+    )
+    assert own == [(0, 2), (1, 3)]
+    assert negatives == [(3,), (2,)]
+    assert split_texts({"anchor": ["a"], "positive": ["b"]}) == ([(0, 1)], [()])
 
 
 def test_texts_are_shared_across_columns_whatever_their_case_and_spaces():

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import copy
+import shutil
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from sentence_transformers import SentenceTransformerTrainer
 from sentence_transformers.sentence_transformer import losses
+from transformers import TrainerCallback
 
 from embedprefs.errors import InvalidPreferenceError, ResourceError
 from embedprefs.layers import preferences_for_model
@@ -239,7 +242,6 @@ def test_a_loss_that_is_no_number_ends_the_run(trainer_of, bert):
                 "max_grad_norm": 0.0,
                 "logging_steps": 1,
                 "warmup_steps": 0,
-                "logging_nan_inf_filter": False,
             }
         },
     )
@@ -288,13 +290,110 @@ def test_what_a_loss_trains_beside_the_model_is_part_of_a_checkpoint(trainer_of,
 
 
 def test_a_best_checkpoint_that_cannot_be_loaded_is_an_error(trainer_of, bert, tmp_path):
-    """The host logs it and returns the last weights as if they were the best."""
+    """The host logs it and returns the last weights as if they were the best; so it would where weights are missing."""
+    from safetensors.torch import load_file, save_file
+
     from embedprefs.errors import ModelFilesError
 
-    trainer = trainer_of(bert)
-    trainer.state.best_model_checkpoint = str(tmp_path / "checkpoint-9")
-    with pytest.raises(ModelFilesError, match="checkpoint-9"):
-        trainer._load_best_model()
+    def absent(folder):
+        shutil.rmtree(folder)
+
+    def cut_off(folder):
+        weights = folder / "model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:-64])
+
+    def with_a_tensor_missing(folder):
+        tensors = load_file(folder / "model.safetensors")
+        del tensors["encoder.layer.0.output.dense.weight"]
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+    trainer = trainer_of(bert, **{"training.arguments": {"per_device_train_batch_size": 8, "max_steps": 1}})
+    trainer.train()
+    saved = tmp_path / "checkpoints" / "checkpoint-1"
+    before = copy.deepcopy(trainer.model.state_dict())
+    for number, damage in enumerate((absent, cut_off, with_a_tensor_missing)):
+        folder = shutil.copytree(saved, tmp_path / f"checkpoint-9{number}")
+        damage(folder)
+        trainer.state.best_model_checkpoint = str(folder)
+        with pytest.raises(ModelFilesError, match=f"checkpoint-9{number}: the best checkpoint cannot be loaded"):
+            trainer._load_best_model()
+        assert all(torch.equal(tensor, before[name]) for name, tensor in trainer.model.state_dict().items()), damage
+    trainer.state.best_model_checkpoint = str(saved)
+    trainer._load_best_model()
+
+
+def test_a_run_whose_best_checkpoint_is_damaged_ends_with_an_error(rows, bert, tmp_path):
+    """At the end of training, where the host would only write a line into its log."""
+    from embedprefs.errors import ModelFilesError
+    from embedprefs.training.evaluation_sets import set_from_rows
+
+    data = read_training_data(rows[:24])
+
+    class Damage(TrainerCallback):
+        def on_step_end(self, args, state, control, **_named):
+            if state.global_step == 3 and state.best_model_checkpoint:
+                (Path(state.best_model_checkpoint) / "model.safetensors").write_bytes(b"no weights")
+            return control
+
+    stated = {
+        "compute.device": "cpu",
+        "training.arguments": {
+            "per_device_train_batch_size": 8,
+            "max_steps": 3,
+            "eval_steps": 1,
+            "save_steps": 1,
+            # Nothing is learnt after the first step, so that the first checkpoint stays the best.
+            "lr_scheduler_type": "constant",
+            "learning_rate": 1e-30,
+        },
+    }
+    development = set_from_rows(data, data, name="development", metric="ndcg@10")
+    trainer = build_trainer(
+        preferences_for_model(str(bert), stated),
+        data,
+        output=tmp_path / "checkpoints",
+        development=development,
+        callbacks=[Damage()],
+    )
+    with pytest.raises(ModelFilesError, match="checkpoint-1: the best checkpoint cannot be loaded"):
+        trainer.train()
+
+
+def test_a_checkpoint_is_not_needed_where_none_is_asked_for(rows, bert, tmp_path):
+    """With save_strategy = "no" a run trains and is evaluated; the last weights are the result."""
+    stated = {"per_device_train_batch_size": 8, "max_steps": 2, "save_strategy": "no"}
+    trainer = build_trainer(
+        preferences_for_model(str(bert), {"compute.device": "cpu", "training.arguments": stated}),
+        rows,
+        output=tmp_path / "checkpoints",
+    )
+    trainer.train()
+    assert trainer.args.load_best_model_at_end is False
+    assert any(name.startswith("eval_dev_") for entry in trainer.state.log_history for name in entry)
+    assert not list((tmp_path / "checkpoints").glob("checkpoint-*"))
+
+
+def test_the_seed_of_the_data_changes_the_batches_alone(trainer_of, bert):
+    """`data_seed` is obeyed by the sampler of embedprefs too, and by the plan."""
+
+    def batches(**stated):
+        trainer = trainer_of(
+            bert, **{"training.arguments": {"per_device_train_batch_size": 8, "max_steps": 2, **stated}}
+        )
+        return [list(batch) for batch in trainer.get_train_dataloader().batch_sampler]
+
+    assert batches() == batches(data_seed=42)
+    assert batches() != batches(data_seed=7)
+    assert batches(data_seed=7) == batches(seed=7, data_seed=7)
+
+
+def test_a_schedule_that_follows_the_metric_knows_that_more_is_better(rows, bert, tmp_path):
+    """The host's default takes less for better, and would lower the rate while the metric rises."""
+    stated = {"per_device_train_batch_size": 8, "max_steps": 2, "lr_scheduler_type": "reduce_lr_on_plateau"}
+    preferences = preferences_for_model(str(bert), {"compute.device": "cpu", "training.arguments": stated})
+    trainer = build_trainer(preferences, rows, output=tmp_path / "checkpoints")
+    trainer.train()
+    assert trainer.lr_scheduler.mode == "max"
 
 
 def test_early_stopping_counts_what_happened_before_an_interruption():

@@ -64,8 +64,8 @@ def load_arguments(resolved: Resolved) -> dict[str, Any]:
 
     Everything that the host would otherwise choose by itself is explicit: number format, attention, safetensors, and
     both prompts. An adapter, torch.compile, threads and from_scratch are applied around this call; the table
-    `PLACEMENTS` names where. The attention "local" is known to transformers once
-    `embedprefs.engine.attention.register` has been called.
+    `PLACEMENTS` names where. The attentions "local" and "varlen" are known to transformers once
+    `embedprefs.engine.attention.register_attention` has been called.
 
     Raises:
         InvalidPreferenceError: `model.kwargs` or `tokenizer.kwargs` hold what a preference stands for, or
@@ -118,9 +118,10 @@ def attention_implementation(attention: str) -> str:
     Args:
         attention: As in `compute.attention`.
     """
-    from embedprefs.engine.attention import ATTENTION
+    from embedprefs.engine import attention as local
+    from embedprefs.engine import gpu
 
-    return ATTENTION if attention == "local" else attention
+    return {"local": local.ATTENTION, "varlen": gpu.ATTENTION}.get(attention, attention)
 
 
 def _folder(text: str | None) -> str | None:

@@ -123,6 +123,7 @@ _BECOMES: Mapping[str, Mapping[CallSite, str]] = {
     "index.exclude": {STORE: "documents"},
     "index.chunk_tokens": {STORE: "chunks"},
     "index.chunk_overlap": {STORE: "chunks"},
+    "index.chunk_context": {STORE: "embedded text"},
     "index.template": {STORE: "embedded text"},
     "index.metadata_fields": {STORE: "payload_schema"},
     "index.tenant_field": {STORE: "payload_schema"},

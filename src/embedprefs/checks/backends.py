@@ -31,11 +31,10 @@ def backend_not_available(subject: Subject) -> Iterator[Found]:
     for backend in BACKENDS:
         missing = backend.missing(subject.machine)
         if backend.name == asked and missing:
-            packages = " ".join(missing)
             yield Found(
                 "compute.backend",
                 f'"{asked}" needs {", ".join(missing)}, not installed here.',
-                f'Run pip install {packages}, or write backend = "auto".',
+                f'Run {backend.command}, or write backend = "auto".',
             )
 
 
@@ -69,7 +68,7 @@ def backend_not_proved(subject: Subject) -> Iterator[Found]:
     needs=("hardware", "resolved"),
     host_today="Not a setting of the host.",
     example='[compute]\nweights = "int8"  # without OpenVINO and nncf, or on a GPU',
-    fix='Run pip install openvino nncf, or write weights = "full".',
+    fix='Run pip install "embedprefs[int8]", or write weights = "full".',
 )
 def int8_weights_not_available(subject: Subject) -> Iterator[Found]:
     """Weights in int8 cannot be had here.
@@ -87,7 +86,7 @@ def int8_weights_not_available(subject: Subject) -> Iterator[Found]:
         yield Found(
             "compute.weights",
             f'weights is "int8", which needs {" and ".join(missing)}, not installed here.',
-            f"Run pip install {' '.join(missing)}, or {also}",
+            f'Run pip install "embedprefs[int8]", or {also}',
         )
     elif backend.value != "openvino":
         yield Found(
@@ -151,10 +150,6 @@ def onnx_file_missing(subject: Subject) -> Iterator[Found]:
         )
 
 
-#: What this version of embedprefs can ask the host for.
-SUPPORTED_ATTENTION = ("eager", "sdpa", "local", "flash_attention_2")
-
-
 @rule(
     "attention-not-available",
     "error",
@@ -169,15 +164,10 @@ def attention_not_available(subject: Subject) -> Iterator[Found]:
     """The attention that is asked for cannot run here.
 
     flash_attention_2 needs an NVIDIA GPU of compute capability 8.0 or newer, the package flash-attn, and half
-    precision.
+    precision. varlen needs the same but the package, on a processor nothing; and in both cases a model for which tests
+    show that its texts may be computed without padding.
     """
     attention = subject.preferences.compute.attention
-    if attention not in {"auto", *SUPPORTED_ATTENTION}:
-        yield Found(
-            "compute.attention",
-            f'"{attention}" is not run by this version of embedprefs, which runs {", ".join(SUPPORTED_ATTENTION)}.',
-            'Write attention = "auto".',
-        )
     if attention == "local" and (facts := subject.facts) is not None and facts.model_type not in LOCAL_MODEL_TYPES:
         yield Found(
             "compute.attention",
@@ -187,6 +177,31 @@ def attention_not_available(subject: Subject) -> Iterator[Found]:
         )
     if attention == "flash_attention_2":
         yield from _flash_attention(subject)
+    if attention == "varlen" and (why := _why_not_varlen(subject)):
+        yield Found("compute.attention", f'"varlen" does not run this model here: {why}.', 'Write attention = "auto".')
+
+
+def _why_not_varlen(subject: Subject) -> str | None:
+    from embedprefs.engine.gpu.architectures import kernel_objection, objection_to_facts
+
+    facts, choices = subject.facts, subject.choices
+    if facts is None:
+        return None
+    if choices["compute.backend"] != "torch":
+        return f"the backend is {choices['compute.backend']}, and the attention is torch's"
+    if why := objection_to_facts(facts):
+        return why
+    objections = (
+        kernel_objection(
+            facts,
+            subject.machine,
+            device=device,
+            dtype=choices["compute.dtype"],
+            autocast=choices["compute.autocast"],
+        )
+        for device in choices.devices
+    )
+    return next((why for why in objections if why), None)
 
 
 def _flash_attention(subject: Subject) -> Iterator[Found]:

@@ -6,12 +6,14 @@ from collections.abc import Iterator
 
 from embedprefs.checks.rule import Found, rule
 from embedprefs.checks.subject import Subject
+from embedprefs.facts.span_support import objection_to_spans
 from embedprefs.preferences.index_limits import (
     DEFAULT_CHUNK_TOKENS,
     LEAST_CHUNK_TOKENS,
     OWN_VECTOR_NAMES,
     PACKED_PRECISIONS,
     TENANT_TYPES,
+    chunk_context_problems,
     most_chunk_overlap,
     store_address_problem,
     template_problems,
@@ -107,6 +109,78 @@ def template_without_text(subject: Subject) -> Iterator[Found]:
     for problem in template_problems(subject.preferences.index.template):
         fix = f"{problem.fix} " if problem.fix else ""
         yield Found("index.template", problem.message, f"{fix}Allowed: {problem.allowed}.")
+
+
+@rule(
+    "chunk-context-not-possible",
+    "error",
+    needs=("facts", "resolved"),
+    host_today="Not a setting of the host.",
+    example='[model]\nname = "BAAI/bge-small-en-v1.5"  # takes the first token\n[index]\nchunk_context = "document"',
+    fix='Use a model whose pooling is "mean", or leave index.chunk_context out.',
+)
+def chunk_context_not_possible(subject: Subject) -> Iterator[Found]:
+    """Chunks are to be read in their documents, and the model does not average token vectors.
+
+    A chunk's vector is then the mean of its tokens' vectors. A model that was trained to say everything in its first or
+    last token, or that looks up each word by itself, has no such vector for a part of a text.
+    """
+    if subject.preferences.index.chunk_context != "document":
+        return
+    reason = objection_to_spans(subject.model, subject.choices["model.pooling"])
+    if reason is not None:
+        yield Found(
+            "index.chunk_context",
+            f'chunk_context is "document", and {reason}.',
+            'Write chunk_context = "chunk", or use a model whose pooling is "mean".',
+        )
+
+
+@rule(
+    "chunk-context-contradicted",
+    "error",
+    host_today="Not a setting of the host.",
+    example='[index]\nchunk_context = "document"\ntemplate = "{headings}\\n{text}"',
+    fix="Leave out index.template and index.vectors, or index.chunk_context.",
+)
+def chunk_context_contradicted(subject: Subject) -> Iterator[Found]:
+    """Chunks are to be read in their documents, and another preference asks for something else.
+
+    A document is read as it stands, so that a template could not put its words around each chunk. Further vectors of
+    other models are made for chunks by themselves.
+    """
+    for problem in chunk_context_problems(subject.preferences.index):
+        field = problem.key
+        if field == "index.vectors":
+            field = f"index.vectors.{next(iter(subject.preferences.index.vectors))}.model.name"
+        yield Found(field, problem.message, f"{problem.fix}")
+
+
+@rule(
+    "chunk-context-too-narrow",
+    "warning",
+    needs=("facts", "resolved"),
+    host_today="Not a setting of the host.",
+    example='[tokenizer]\nmax_seq_length = 256\n[index]\nchunk_context = "document"\nchunk_tokens = 200',
+    fix="Write a smaller index.chunk_tokens, or use a model that reads more.",
+)
+def chunk_context_too_narrow(subject: Subject) -> Iterator[Found]:
+    """Chunks are to be read in their documents, and the model reads hardly more than a chunk.
+
+    A document that is longer than the model reads is read in windows. Where a window holds less than two chunks, most
+    of a chunk's surroundings are never read with it, and its vector says little more than that of the chunk alone.
+    """
+    length: int | None = subject.choices["tokenizer.max_seq_length"]
+    if subject.preferences.index.chunk_context != "document" or length is None:
+        return
+    chunk = _most_chunk_tokens(subject)
+    room = length - sum(_beside_the_text(subject))
+    if 2 * chunk > room:
+        yield Found(
+            "index.chunk_context",
+            f"Chunks have up to {chunk} tokens, and a window of the document holds {room}.",
+            f"Write chunk_tokens = {max(LEAST_CHUNK_TOKENS, room // 4)}, or use a model that reads more.",
+        )
 
 
 @rule(

@@ -90,21 +90,23 @@ def prompts_missing(subject: Subject) -> Iterator[Found]:
 def prompts_inherited(subject: Subject) -> Iterator[Found]:
     """The prompts are those of the model this one was made from.
 
-    Its own files state none. Most fine-tunes keep the prompts of their base model and forget to save them; one that
+    Its own files state none, and the name it goes by says nothing: it is known by its base model, or by a model card
+    that came with it. Most fine-tunes keep the prompts of their base model and forget to save them; one that
     was trained without prompts must not get them.
     """
-    known = subject.known_model
-    if known is None or subject.known_by_name:
+    match = subject.choices.known_model
+    if match is None or match.by == "name":
         return
+    name = subject.model.name
+    relation = f"whose card {name} has" if match.by == "model card" else f"which {name} was made from"
     for role in ROLES:
         choice = subject.choices.choice(f"prompts.{role}")
         if choice.value and choice.origin.layer is Layer.KNOWN_MODEL:
             yield Found(
                 f"prompts.{role}",
-                f"{_quoted(choice.value)} is the prompt of {known.name}, which {subject.model.name} was made from; "
-                "its own files state none.",
-                f"Write {role} = {_quoted(choice.value)} under [prompts] if it was fine-tuned with it, "
-                f'else {role} = "".',
+                f"{_quoted(choice.value)} is the prompt of {match.model.name}, {relation}; its own files state none.",
+                f"Write {role} = {_quoted(choice.value)} under [prompts] if it is that model or was fine-tuned with "
+                f'it, else {role} = "".',
             )
 
 

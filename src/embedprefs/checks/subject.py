@@ -235,6 +235,14 @@ class TrainingSubject:
     memory_free: int | None = None
     """Bytes on the device."""
     device: str = "cpu"
+    needs_teacher: bool = False
+    """Whether the loss learns what `training.distill_from` says of the texts."""
+    uses_metric: bool = True
+    """Whether some set is judged by `training.metric`; scored pairs are judged by their order."""
+
+    def is_stated(self, key: str) -> bool:
+        """Return whether a layer of the user's states a dotted key."""
+        return key in self.preferences.stated()
 
     def origin(self, key: str | None) -> str | None:
         """Return where a dotted key's value was written, in words; None where nothing states it."""

@@ -21,6 +21,8 @@ from embedprefs.checks import (
     training,
     training_contradictions,
     training_rows,
+    training_schedules,
+    training_unused,
     vectors,
     weights,
 )
@@ -44,6 +46,8 @@ SUBJECTS: Mapping[ModuleType, str] = MappingProxyType(
         index: "Index",
         training: "Training",
         training_contradictions: "Training: settings that contradict each other",
+        training_schedules: "Training: optimizer, schedule and ranges",
+        training_unused: "Training: settings that nothing looks at",
         training_rows: "Training: settings and data",
         loaded: "Loaded model",
         loaded_probes: "Loaded model, with probe texts",

@@ -367,7 +367,8 @@ def window_overlap_too_large(subject: Subject) -> Iterator[Found]:
     tokenizer = subject.model.tokenizer
     length = subject.choices["tokenizer.max_seq_length"]
     stated = subject.preferences.tokenizer
-    if stated.overflow != "window" or length is None:
+    in_context = subject.preferences.index.chunk_context == "document"
+    if not (stated.overflow == "window" or in_context) or length is None:
         return
     specials = tokenizer.specials_per_text if tokenizer is not None else 0
     room = length - specials

@@ -15,9 +15,13 @@ from embedprefs.checks.training_arguments import (
     NO_EFFECT,
     STALE,
     TRAINING_ARGUMENTS,
+    strategies,
 )
 
 __all__: list[str] = []
+
+#: More allowed values than this are not listed where one of them is near.
+_MANY = 20
 
 
 def _key(name: str) -> str:
@@ -125,10 +129,14 @@ def training_argument_type(subject: Subject) -> Iterator[Found]:
         if not argument.accepts(value):
             shown = f'"{value}"' if isinstance(value, str) else value
             yield Found(_key(name), f"{name} is {shown}.", f"Write a value of the type {argument.kinds}.")
-        elif name in CHOICES and value not in CHOICES[name]:
-            close = nearest(str(value), CHOICES[name])
-            meant = f' Did you mean "{close}"?' if close else ""
-            yield Found(_key(name), f'{name} is "{value}".', f"Allowed: {', '.join(CHOICES[name])}.{meant}")
+            continue
+        for item in (value if isinstance(value, list) else [value]) if name in CHOICES else ():
+            if item not in CHOICES[name]:
+                close = nearest(str(item), CHOICES[name])
+                meant = f'Did you mean "{close}"? ' if close else ""
+                # Of many names the near one is enough.
+                rest = "" if close and len(CHOICES[name]) > _MANY else f"Allowed: {', '.join(CHOICES[name])}."
+                yield Found(_key(name), f'{name} is "{item}".', f"{meant}{rest}".strip())
 
 
 @rule(
@@ -218,17 +226,29 @@ def training_half_precision(subject: Subject) -> Iterator[Found]:
 def training_best_model(subject: Subject) -> Iterator[Found]:
     """The best model is to be loaded, and it would not be known or not be saved.
 
-    Each evaluation has to fall together with a checkpoint.
+    Each evaluation has to fall together with a checkpoint. Where only one of them is stated, the other follows.
     """
     arguments = _arguments(subject)
-    evaluation = arguments.get("eval_strategy", "no")
-    saving = arguments.get("save_strategy", "steps")
-    if arguments.get("load_best_model_at_end") is True:
-        if evaluation == "no":
-            yield Found(
-                _key("load_best_model_at_end"), 'eval_strategy is "no".', 'Write eval_strategy = "steps" (or "epoch").'
-            )
-        elif saving not in {"best", evaluation}:
+    has_development = subject.preferences.training.split.development > 0
+    evaluation, saving = strategies(arguments, has_development=has_development)
+    best = arguments.get("load_best_model_at_end")
+    if best is True and evaluation == "no":
+        nothing = 'eval_strategy is "no".' if has_development else "training.split.development is 0."
+        yield Found(
+            _key("load_best_model_at_end"),
+            f"Nothing is evaluated: {nothing}",
+            'Write eval_strategy = "steps" (or "epoch"), with a development part.',
+        )
+    elif saving == "best" and evaluation == "no":
+        yield Found(
+            _key("save_strategy"),
+            'Nothing is evaluated, so that "best" saves no checkpoint at all.',
+            "Remove save_strategy, or let the development part be evaluated.",
+        )
+    elif best is True and saving == "no":
+        yield Found(_key("save_strategy"), "No checkpoints are saved.", f'Write save_strategy = "{evaluation}".')
+    elif best is not False and "no" not in (evaluation, saving):
+        if saving not in {"best", evaluation}:
             yield Found(
                 _key("save_strategy"),
                 f'Checkpoints are saved by "{saving}", evaluations are made by "{evaluation}".',
@@ -236,24 +256,40 @@ def training_best_model(subject: Subject) -> Iterator[Found]:
             )
         elif evaluation == saving == "steps":
             yield from _steps(arguments)
+    if arguments.get("greater_is_better") is False:
+        yield Found(
+            _key("greater_is_better"),
+            "The metrics that choose the best checkpoint are better the larger they are: the worst would be chosen.",
+            "Remove it.",
+        )
     needs = {"reduce_lr_on_plateau", "greedy"}
     if arguments.get("lr_scheduler_type") in needs and evaluation == "no":
         yield Found(
             _key("lr_scheduler_type"),
-            f'"{arguments["lr_scheduler_type"]}" looks at evaluations, and eval_strategy is "no".',
-            'Write eval_strategy = "steps".',
+            f'"{arguments["lr_scheduler_type"]}" looks at evaluations, and nothing is evaluated.',
+            'Write eval_strategy = "steps", with training.split.development above 0.',
         )
 
 
 def _steps(arguments: dict[str, Any]) -> Iterator[Found]:
-    save = arguments.get("save_steps", 500)
-    evaluate = arguments.get("eval_steps", arguments.get("logging_steps", 500))
-    whole = isinstance(save, int) and isinstance(evaluate, int) and evaluate > 0
-    if whole and save % evaluate:
+    save, evaluate = arguments.get("save_steps"), arguments.get("eval_steps")
+    if not isinstance(save, (int, float)) or not isinstance(evaluate, (int, float)) or evaluate <= 0:
+        return
+    if (save < 1) != (evaluate < 1):
         yield Found(
             _key("save_steps"),
-            f"Checkpoints are saved every {save} steps, evaluations are made every {evaluate}.",
-            f"Write save_steps = {max(evaluate, save // evaluate * evaluate)}.",
+            f"save_steps is {save:g}, and eval_steps is {evaluate:g}: one is a share of all steps, the other a number.",
+            f"Write save_steps = {evaluate:g}.",
+        )
+        return
+    ratio = round(save / evaluate, 6)
+    if ratio < 1 or not ratio.is_integer():
+        yield Found(
+            _key("save_steps"),
+            f"Checkpoints are saved every {save:g} steps, evaluations are made every {evaluate:g}."
+            if evaluate >= 1
+            else f"Checkpoints are saved after each {save:.0%} of the steps, evaluations are at each {evaluate:.0%}.",
+            f"Write save_steps = {evaluate * max(1, int(ratio)):g}.",
         )
 
 
@@ -354,12 +390,11 @@ def training_loader_workers(subject: Subject) -> Iterator[Found]:
     arguments = _arguments(subject)
     if arguments.get("dataloader_num_workers", 0):
         return
-    if arguments.get("dataloader_prefetch_factor") is not None:
-        yield Found(
-            _key("dataloader_prefetch_factor"),
-            "dataloader_num_workers is 0.",
-            "Write dataloader_num_workers = 2, or remove dataloader_prefetch_factor.",
-        )
+    for name in ("dataloader_prefetch_factor", "dataloader_persistent_workers"):
+        if arguments.get(name):
+            yield Found(
+                _key(name), "dataloader_num_workers is 0.", f"Write dataloader_num_workers = 2, or remove {name}."
+            )
 
 
 @rule(

@@ -23,6 +23,7 @@ __all__ = [
     "STALE",
     "TRAINING_ARGUMENTS",
     "HostArgument",
+    "strategies",
 ]
 
 #: The versions whose arguments the table lists.
@@ -222,7 +223,8 @@ STALE: Mapping[str, str] = MappingProxyType(
         "use_amp": "Write bf16 = true, or fp16 = true on a GPU without bfloat16.",
         "max_seq_length": "It is no training argument: write training.max_seq_length.",
         "gradient_checkpointing_ratio": "There is no such argument: see training.activation_checkpointing.",
-        "early_stopping_patience": "It belongs to a callback, not to the arguments: remove it.",
+        "early_stopping_patience": "It is no argument: write training.early_stopping.patience.",
+        "early_stopping_threshold": "It is no argument: write training.early_stopping.threshold.",
     }
 )
 
@@ -250,6 +252,30 @@ NO_EFFECT: Mapping[str, str] = MappingProxyType(
         "batch_eval_metrics": "No metrics are computed from predictions: they come from evaluators.",
         "eval_do_concat_batches": "No predictions are collected: metrics come from evaluators.",
         "do_train": "It is for scripts of transformers; training is started by a command here.",
+        "do_eval": "It is for scripts of transformers; eval_strategy says when a run evaluates.",
+        "per_device_eval_batch_size": "It is for the loss on evaluation data, and development is judged by a ranking.",
+        "eval_accumulation_steps": "No predictions are collected: metrics come from evaluators.",
+        "eval_use_gather_object": "No predictions are collected: metrics come from evaluators.",
+        "prediction_loss_only": "sentence-transformers sets it by itself.",
+        "bf16_full_eval": "Evaluations in the course of training keep the precision of training.",
+        "fp16_full_eval": "Evaluations in the course of training keep the precision of training.",
+        "ddp_broadcast_buffers": "sentence-transformers sets it by itself.",
+        "average_tokens_across_devices": "Losses of embedding models are means over rows, not over tokens.",
+        "label_names": "The column of labels is found by its role: training.columns.",
+        "use_cache": "It is for models that generate text.",
+        "use_liger_kernel": "Its kernels are laid into models of transformers alone, and this one lies within another.",
+        "liger_kernel_config": "See use_liger_kernel.",
+        "neftune_noise_alpha": "The host looks for the table of embeddings where there is none, and fails in the "
+        "beginning.",
+        "include_num_input_tokens_seen": "It looks for inputs of one text; the run counts its tokens itself.",
+        "log_level": "The host's own remarks are kept off the screen; --debug shows what is logged.",
+        "log_level_replica": "The host's own remarks are kept off the screen; --debug shows what is logged.",
+        "hub_model_id": "The run uploads nothing.",
+        "hub_strategy": "The run uploads nothing.",
+        "hub_private_repo": "The run uploads nothing.",
+        "hub_always_push": "The run uploads nothing.",
+        "hub_revision": "The run uploads nothing.",
+        "multi_dataset_batch_sampler": "There is one data set.",
         "do_predict": "It is for scripts of transformers; nothing is predicted here.",
     }
 )
@@ -262,6 +288,67 @@ CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "save_strategy": ("no", "steps", "epoch", "best"),
         "batch_sampler": ("batch_sampler", "no_duplicates", "no_duplicates_hashed", "group_by_label"),
         "multi_dataset_batch_sampler": ("round_robin", "proportional"),
+        "optim": (
+            "adamw_torch",
+            "adamw_torch_fused",
+            "adamw_torch_xla",
+            "adamw_torch_npu_fused",
+            "adafactor",
+            "adamw_anyprecision",
+            "adamw_torch_4bit",
+            "adamw_torch_8bit",
+            "ademamix",
+            "sgd",
+            "adagrad",
+            "adamw_bnb_8bit",
+            "adamw_8bit",
+            "ademamix_8bit",
+            "lion_8bit",
+            "lion_32bit",
+            "paged_adamw_32bit",
+            "paged_adamw_8bit",
+            "paged_ademamix_32bit",
+            "paged_ademamix_8bit",
+            "paged_lion_32bit",
+            "paged_lion_8bit",
+            "rmsprop",
+            "rmsprop_bnb",
+            "rmsprop_bnb_8bit",
+            "rmsprop_bnb_32bit",
+            "galore_adamw",
+            "galore_adamw_8bit",
+            "galore_adafactor",
+            "galore_adamw_layerwise",
+            "galore_adamw_8bit_layerwise",
+            "galore_adafactor_layerwise",
+            "lomo",
+            "adalomo",
+            "grokadamw",
+            "schedule_free_radam",
+            "schedule_free_adamw",
+            "schedule_free_sgd",
+            "apollo_adamw",
+            "apollo_adamw_layerwise",
+            "stable_adamw",
+        ),
+        "report_to": (
+            "none",
+            "all",
+            "azure_ml",
+            "comet_ml",
+            "mlflow",
+            "neptune",
+            "tensorboard",
+            "trackio",
+            "wandb",
+            "codecarbon",
+            "clearml",
+            "dagshub",
+            "flyte",
+            "dvclive",
+            "swanlab",
+            "kubeflow",
+        ),
         "hub_strategy": ("end", "every_save", "checkpoint", "all_checkpoints"),
         "lr_scheduler_type": (
             "linear",
@@ -285,3 +372,21 @@ LOSSES = tuple(HOST_LOSSES)
 
 #: Losses whose negatives are the other rows of the batch.
 IN_BATCH_NEGATIVES_LOSSES = frozenset(loss.name for loss in HOST_LOSSES.values() if loss.in_batch_negatives)
+
+
+def strategies(arguments: Mapping[str, Any], *, has_development: bool) -> tuple[str, str]:
+    """Return when a run evaluates and when it saves: "no", "steps", "epoch" or, for saving alone, "best".
+
+    A run evaluates wherever there is a development part, and saves when it evaluates; where only one of the two is
+    stated, the other follows.
+
+    Args:
+        arguments: `[training.arguments]`.
+        has_development: Whether there is a development part.
+    """
+    evaluation, saving = arguments.get("eval_strategy"), arguments.get("save_strategy")
+    if evaluation is None:
+        evaluation = (saving if saving in ("steps", "epoch") else "steps") if has_development else "no"
+    if saving is None:
+        saving = evaluation if evaluation != "no" else "steps"
+    return str(evaluation), str(saving)

@@ -7,16 +7,11 @@ from typing import Any
 
 from embedprefs.checks.rule import Found, nearest, rule
 from embedprefs.checks.subject import Subject
+from embedprefs.checks.training_arguments import strategies
 from embedprefs.checks.training_losses import HOST_LOSSES, WRAPPERS
 
 __all__: list[str] = []
 
-#: Argument with a number of steps -> the argument that must be "steps" for it, and the host's default of that.
-_STEPS = {
-    "eval_steps": ("eval_strategy", "no"),
-    "save_steps": ("save_strategy", "steps"),
-    "logging_steps": ("logging_strategy", "steps"),
-}
 #: Schedules without a warm-up.
 _WITHOUT_WARMUP = frozenset({"constant", "reduce_lr_on_plateau", "greedy"})
 #: Losses that compare rows of one label within a batch.
@@ -46,14 +41,27 @@ def training_steps_ignored(subject: Subject) -> Iterator[Found]:
     Evaluations, checkpoints and log lines come by steps or by epochs; the strategy says which.
     """
     arguments = _arguments(subject)
-    for steps, (strategy, _) in _STEPS.items():
-        stated = arguments.get(strategy)
-        if steps in arguments and stated is not None and stated != "steps":
+    has_development = subject.preferences.training.split.development > 0
+    evaluation, saving = strategies(arguments, has_development=has_development)
+    for name, strategy, effective in (
+        ("eval_steps", "eval_strategy", evaluation),
+        ("save_steps", "save_strategy", saving),
+        ("logging_steps", "logging_strategy", arguments.get("logging_strategy", "steps")),
+    ):
+        if name not in arguments or effective == "steps":
+            continue
+        if name == "eval_steps" and not has_development and arguments.get("eval_strategy") is None:
             yield Found(
-                _key(steps),
-                f'{steps} is {arguments[steps]}, and {strategy} is "{stated}".',
-                f'Write {strategy} = "steps", or remove {steps}.',
+                _key(name),
+                f"eval_steps is {arguments[name]}, and training.split.development is 0: nothing is evaluated.",
+                "Remove eval_steps, or write a share above 0.",
             )
+            continue
+        yield Found(
+            _key(name),
+            f'{name} is {arguments[name]}, and {strategy} is "{effective}".',
+            f'Write {strategy} = "steps", or remove {name}.',
+        )
 
 
 @rule(
@@ -352,7 +360,7 @@ def training_label_batches(subject: Subject) -> Iterator[Found]:
     host_today="Several visible GPUs in one process become DataParallel: a warning, the model copied in every step, "
     "and negatives from a part of the batch only.",
     example='[compute]\ndevice = "cuda"  # on a machine with two',
-    fix="Start one process a GPU: torchrun --nproc-per-node 2 -m embedprefs train.",
+    fix="Start one process a GPU: torchrun --nproc-per-node 2 -m embedprefs.cli train.",
 )
 def training_one_gpu_of_several(subject: Subject) -> Iterator[Found]:
     """One GPU of several would train.
@@ -365,7 +373,7 @@ def training_one_gpu_of_several(subject: Subject) -> Iterator[Found]:
         yield Found(
             "compute.device",
             f"There are {count} GPUs, and one process trains on one of them.",
-            f"To use all: torchrun --nproc-per-node {count} -m embedprefs train.",
+            f"To use all: torchrun --nproc-per-node {count} -m embedprefs.cli train.",
         )
 
 

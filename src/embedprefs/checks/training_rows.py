@@ -203,12 +203,14 @@ def training_batches_small(subject: TrainingSubject) -> Iterator[Found]:
     largest = max(subject.batch_sizes, default=0)
     asked = min(subject.batch_size, len(subject.rows))
     if subject.sampler == "covering" and 0 < largest < _SMALL * asked:
-        yield Found(
-            "training.arguments.per_device_train_batch_size",
-            f"Batches have {largest} rows, and {asked} are asked for: one text is shared by "
-            f"{len(subject.batch_sizes):,} rows.",
-            f"Write {largest}, or keep fewer rows of each passage.",
-        )
+        name = "per_device_train_batch_size"
+        shared = f"one text is shared by {len(subject.batch_sizes):,} rows"
+        if name in subject.preferences.training.arguments:
+            message = f"Batches have {largest} rows, and {asked} are asked for: {shared}."
+            yield Found(f"training.arguments.{name}", message, f"Write {largest}, or keep fewer rows of each passage.")
+        else:
+            message = f"Batches have {largest} rows, where {asked} would be chosen: {shared}."
+            yield Found("training.data", message, "Keep fewer rows of each passage, where larger batches are wanted.")
 
 
 @training_rule(
@@ -354,14 +356,68 @@ def training_rows_rejected(subject: TrainingSubject) -> Iterator[Found]:
     fix="Remove training.negatives.",
 )
 def training_pairs_needed(subject: TrainingSubject) -> Iterator[Found]:
-    """Negatives are to be mined for data without pairs.
+    """Negatives are to be mined for data that have none to be mined for.
 
-    A negative is a passage near a question that is not its answer.
+    A negative is a passage near a question that is not its answer; rows that bring their own keep them.
     """
     count = subject.preferences.training.negatives.count
-    if count and subject.kind not in ("pairs", "triplets", "tuples"):
+    field = "training.negatives.count"
+    if count and subject.kind in ("triplets", "tuples"):
         yield Found(
-            "training.negatives.count",
+            field,
+            f"{count} negatives are asked for, and the rows of {subject.name} have negatives already: none are mined.",
+            "Write count = 0, or take the negatives out of the data.",
+        )
+    elif count and subject.kind != "pairs":
+        yield Found(
+            field,
             f"{count} negatives are asked for, and {subject.name} holds no questions with their passages.",
             "Write count = 0.",
+        )
+
+
+@training_rule(
+    "training-teacher-unused",
+    "error",
+    host_today="A script that loads a teacher and then trains with another loss runs, and learns nothing from it.",
+    example='[training]\ndistill_from = "owner/larger"\nloss = "MultipleNegativesRankingLoss"',
+    fix="Remove training.loss, or write one that learns from a teacher.",
+)
+def training_teacher_unused(subject: TrainingSubject) -> Iterator[Found]:
+    """A larger model is named to learn from, and the loss does not ask it.
+
+    Only some losses learn a teacher's vectors or scores.
+    """
+    if subject.preferences.training.distill_from is None or subject.loss is None or subject.needs_teacher:
+        return
+    fitting = [
+        name
+        for name, loss in HOST_LOSSES.items()
+        if subject.kind in loss.data and loss.label in ("vector", "scores") and loss.unsupported is None
+    ]
+    yield Found(
+        "training.distill_from",
+        f"{subject.loss} does not learn from a larger model.",
+        f'Write loss = "{fitting[0]}", or remove distill_from.' if fitting else "Remove distill_from.",
+    )
+
+
+@training_rule(
+    "training-metric-unused",
+    "warning",
+    host_today="Nothing: the metric of an evaluator is its own.",
+    example='[training]\nmetric = "mrr@10"  # with pairs that have scores',
+    fix="Remove training.metric, or name data with questions and judgements in training.evaluation_data.",
+)
+def training_metric_unused(subject: TrainingSubject) -> Iterator[Found]:
+    """A metric of rankings is stated where nothing is ranked.
+
+    Pairs with scores are judged by Spearman's correlation with the similarities.
+    """
+    if subject.is_stated("training.metric") and not subject.uses_metric:
+        judged = "judged by Spearman's correlation" if subject.kind == "scored_pairs" else "judged by nothing"
+        yield Found(
+            "training.metric",
+            f"It is {subject.preferences.training.metric}, and {subject.name} is {judged}.",
+            "Remove it.",
         )

@@ -254,25 +254,21 @@ def random_weights(subject: Subject) -> Iterator[Found]:
 def memory_exceeded(subject: Subject) -> Iterator[Found]:
     """The weights alone do not fit into the memory that may be used.
 
-    What the weights take is known before they are read: their number times the bytes of the dtype.
+    What the weights take is known before they are read: their number times the bytes of the dtype. A converted backend
+    runs a copy, and the float32 weights that it is made from and compared with stay in memory beside it.
     """
-    facts = subject.model
-    dtype = subject.choices["compute.dtype"]
-    limit = subject.choices["compute.memory_limit"]
-    if not facts.parameter_count or not isinstance(limit, int) or dtype not in BYTES_OF_DTYPE:
+    from embedprefs.facts.memory import weights_held
+    from embedprefs.resolve.memory import readable_size
+
+    facts, choices = subject.model, subject.choices
+    limit = choices["compute.memory_limit"]
+    if not isinstance(limit, int):
         return
-    needed = facts.parameter_count * BYTES_OF_DTYPE[dtype]
+    shape = {"dtype": choices["compute.dtype"], "weights": choices["compute.weights"]}
+    backend = choices["compute.backend"]
+    needed, what = weights_held(facts, backend=backend, **shape)
     if needed > limit:
-        yield Found(
-            "compute.memory_limit",
-            f"The weights take {_gib(needed)} in {dtype} ({facts.parameter_count:,} parameters), and {_gib(limit)} "
-            "may be used.",
-            "Raise compute.memory_limit, use bfloat16, or choose a smaller model.",
-        )
-
-
-BYTES_OF_DTYPE = {"float32": 4, "bfloat16": 2, "float16": 2}
-
-
-def _gib(count: int) -> str:
-    return f"{count / 2**30:.2f} GiB" if count >= 2**28 else f"{count / 2**20:.1f} MiB"
+        advice = "Raise compute.memory_limit, use bfloat16, or choose a smaller model."
+        if backend != "torch" and weights_held(facts, **shape)[0] <= limit:
+            advice = 'Write backend = "torch" under [compute], or raise compute.memory_limit.'
+        yield Found("compute.memory_limit", f"The weights: {what}. {readable_size(limit)} may be used.", advice)

@@ -135,7 +135,12 @@ def _state_prompts(
     notes: dict[str, str],
     found: list[str],
 ) -> None:
-    whose = "This model" if match.by == "name" else f"{match.model.name}, which this model was made from,"
+    known = match.model.name
+    whose = {
+        "name": "This model",
+        "model card": f"{known}, whose card this model has,",
+        "base model": f"{known}, which this model was made from,",
+    }[match.by]
     for index, (name, prompt) in enumerate(prompts.items()):
         key = f"prompts.{name}"
         stated[key] = prompt

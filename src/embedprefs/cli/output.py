@@ -6,15 +6,16 @@ import contextlib
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.text import Text
 
 __all__ = [
+    "Show",
     "hush_other_bars",
     "message_console",
     "print_json",
@@ -34,6 +35,15 @@ quiet: ContextVar[bool] = ContextVar("quiet", default=False)
 
 _SECONDS_BETWEEN_LINES = 15.0
 _WIDEST_CELL = 44
+#: From so many a second on, a rate is told without a decimal.
+_WHOLE_FROM = 10
+
+
+class Show(Protocol):
+    """Shows how far something is."""
+
+    def __call__(self, done: int, total: int | None, words: str = "", /) -> None:
+        """Show what is done of what there is (None where nobody knows), and words beside it."""
 
 
 def result_console() -> Console:
@@ -140,7 +150,7 @@ def hush_other_bars() -> None:
 
 
 @contextlib.contextmanager
-def progress(description: str, *, unit: str) -> Iterator[Callable[[int, int | None], None]]:
+def progress(description: str, *, unit: str) -> Iterator[Show]:
     """Show on standard error how far something is: done, rate and remaining time.
 
     On a terminal it is a bar; elsewhere a line every quarter of a minute, so that a log stays short.
@@ -150,11 +160,11 @@ def progress(description: str, *, unit: str) -> Iterator[Callable[[int, int | No
         unit: What is counted, `texts`.
 
     Yields:
-        A function to call with what is done and with what there is, None where nobody knows.
+        A function to call with what is done, with what there is (None where nobody knows), and with words to add.
     """
     console = message_console()
     if quiet.get():
-        yield lambda _done, _total: None
+        yield lambda _done, _total, _words="": None
         return
     if not console.is_terminal:
         yield _line_writer(description, unit)
@@ -173,10 +183,10 @@ def progress(description: str, *, unit: str) -> Iterator[Callable[[int, int | No
         task = bars.add_task(description, total=None, rate="")
         rate = _Rate()
 
-        def show(done: int, total: int | None) -> None:
+        def show(done: int, total: int | None, words: str = "") -> None:
             per_second = rate.of(done)
-            words = f"{per_second:,.0f}/s" if per_second is not None else ""
-            bars.update(task, completed=done, total=total, rate=words)
+            parts = [_rate_words(per_second), words] if per_second else [words]
+            bars.update(task, completed=done, total=total, rate=", ".join(filter(None, parts)))
 
         yield show
 
@@ -197,11 +207,18 @@ class _Rate:
         return (done - self._first) / seconds if seconds > 0 else None
 
 
-def _line_writer(description: str, unit: str) -> Callable[[int, int | None], None]:
+def _rate_words(per_second: float) -> str:
+    """Return a rate to read: `1,200/s`, `3.4/s`, and for what takes longer than a second `2.5 s each`."""
+    if per_second < 1:
+        return f"{1 / per_second:,.1f} s each"
+    return f"{per_second:,.0f}/s" if per_second >= _WHOLE_FROM else f"{per_second:.1f}/s"
+
+
+def _line_writer(description: str, unit: str) -> Show:
     rate = _Rate()
     last: float | None = None
 
-    def write(done: int, total: int | None) -> None:
+    def write(done: int, total: int | None, words: str = "") -> None:
         nonlocal last
         per_second = rate.of(done)
         now = time.monotonic()
@@ -211,10 +228,10 @@ def _line_writer(description: str, unit: str) -> Callable[[int, int | None], Non
         last = now
         parts = [f"{done:,} of {total:,} {unit}" if total is not None else f"{done:,} {unit}"]
         if per_second:
-            parts.append(f"{per_second:,.0f}/s")
+            parts.append(_rate_words(per_second))
             if total is not None:
                 parts.append(f"{_duration((total - done) / per_second)} left")
-        say(f"{description}: {', '.join(parts)}")
+        say(f"{description}: {', '.join(filter(None, [*parts, words]))}")
 
     return write
 

@@ -174,10 +174,10 @@ def _measurements(effective: Resolved) -> dict[str, Measurement | None]:
     from embedprefs.engine.exactness import kept_measurement
     from embedprefs.engine.selection import candidates
 
-    return {
-        f"{backend}, {numerics}": kept_measurement(effective, backend, numerics)
-        for backend, numerics in candidates(effective)
-    }
+    tried = list(candidates(effective))
+    if effective["compute.attention"] == "varlen":
+        tried.append(("torch", effective["compute.dtype"]))
+    return {f"{backend}, {numerics}": kept_measurement(effective, backend, numerics) for backend, numerics in tried}
 
 
 def _measured_words(found: Measurement | None) -> str:
@@ -192,6 +192,7 @@ def _fact_rows(facts: ModelFacts) -> Iterator[tuple[str, str]]:
         "folder": _near(str(facts.folder)) if facts.folder is not None else None,
         "commit": facts.revision,
         "model type": facts.model_type,
+        "model card of": facts.card_name,
         "made from": ", ".join(facts.base_models) or None,
         "parameters": f"{facts.parameter_count:,}" if facts.parameter_count else None,
         "weights": f"{facts.weight_bytes / 2**20:,.1f} MiB, {facts.weights_dtype}" if facts.weight_bytes else None,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,6 +27,7 @@ from embedprefs.cli.plugin import (
 from embedprefs.errors import InputError
 
 if TYPE_CHECKING:
+    from embedprefs.cli.output import Show
     from embedprefs.preferences import Preferences
     from embedprefs.training import TrainingProgress
 
@@ -130,7 +130,7 @@ class _Shown:
     def __init__(self, stack: contextlib.ExitStack) -> None:
         self._stack = stack
         self._stage: str | None = None
-        self._show: Callable[[int, int | None], None] | None = None
+        self._show: Show | None = None
 
     def __call__(self, state: TrainingProgress) -> None:
         """Show a state."""
@@ -139,4 +139,4 @@ class _Shown:
             self._stage = state.stage
             unit = "steps" if state.stage == "training" else "texts"
             self._show = self._stack.enter_context(progress(state.stage.capitalize(), unit=unit))
-        self._show(state.done, state.total)
+        self._show(state.done, state.total, state.values_text())

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Backend"]
+__all__ = ["Backend", "Codes", "Finish", "Overlapping", "Submitted"]
 
 
 @runtime_checkable
@@ -59,4 +61,79 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Let go of what the backend holds; it is not used afterwards."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Codes:
+    """How float vectors become codes of a byte or a bit a dimension."""
+
+    precision: Literal["int8", "uint8", "binary", "ubinary"]
+    """As in `vectors.precision`."""
+    minimum: NDArray[np.float32]
+    """Smallest value of each dimension, for int8 and uint8: shape (dimensions,)."""
+    steps: NDArray[np.float32]
+    """Width of one step of each dimension: shape (dimensions,)."""
+
+    @property
+    def dtype(self) -> type[np.generic]:
+        """What the codes are made of."""
+        return np.int8 if self.precision in ("int8", "binary") else np.uint8
+
+    def width(self, dimensions: int) -> int:
+        """Return the bytes of the codes of a vector."""
+        return -(-dimensions // 8) if self.precision in ("binary", "ubinary") else dimensions
+
+
+@dataclass(frozen=True)
+class Finish:
+    """What becomes of vectors before they are copied from a device."""
+
+    truncate_dim: int | None = None
+    """Keep the first dimensions only."""
+    normalize: bool = False
+    """Scale vectors to length 1, after cutting."""
+    codes: Codes | None = None
+    """Turn them into codes, after scaling."""
+
+
+class Submitted(Protocol):
+    """A batch under way."""
+
+    clipped: int
+    """Values that lay outside the ranges of the codes; known with the result."""
+
+    def result(self) -> NDArray[Any]:
+        """Wait for the vectors, and return them: shape (texts, ...), float32 or codes."""
+        ...
+
+
+@runtime_checkable
+class Overlapping(Backend, Protocol):
+    """A backend that takes the next batches while it computes, and needs no padding."""
+
+    groups_ahead: int
+    """Groups of texts to tokenise while one is computed."""
+
+    @property
+    def in_flight(self) -> int:
+        """Batches that may be under way at a time, at least 1."""
+        ...
+
+    def plan(
+        self, lengths: NDArray[np.int64], *, batch_tokens: int | None, max_batch_size: int
+    ) -> list[NDArray[np.intp]]:
+        """Divide texts into batches by their lengths, the longest first; arguments and result are `plan_batches`'s."""
+        ...
+
+    def submit(
+        self, rows: Sequence[NDArray[np.int32]], *, prompt_tokens: int = 0, finish: Finish | None = None
+    ) -> Submitted:
+        """Begin to compute a batch; safe to call from several threads.
+
+        Args:
+            rows: Token ids of each text.
+            prompt_tokens: As for `vectors`.
+            finish: What becomes of the vectors; None leaves them whole.
+        """
         ...

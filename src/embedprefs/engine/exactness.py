@@ -202,6 +202,13 @@ def _file_of(resolved: Resolved, backend: str, numerics: str) -> Path:
         "instruction_sets": sorted(hardware.instruction_sets),
         "attention": resolved["compute.attention"],
     }
+    if resolved.devices[0] != "cpu":
+        # Another GPU has other kernels; a processor is told apart by its instruction sets.
+        described["accelerators"] = [
+            (item.device, item.name, item.compute_capability)
+            for item in hardware.accelerators
+            if item.device in resolved.devices
+        ]
     text = json.dumps(described, sort_keys=True, default=str)
     return cache_folder() / "exactness" / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
 

@@ -19,6 +19,8 @@ __all__ = ["NumpyChain"]
 
 Vectors = NDArray[np.float32]
 Step = Callable[[Vectors], Vectors]
+#: Weights of a module by their names, float32.
+Tensors = Callable[["ModuleFacts"], Mapping[str, Vectors]]
 
 _erf = np.vectorize(math.erf, otypes=[np.float64])
 
@@ -55,11 +57,12 @@ class NumpyChain:
     """What follows the pooling, in order."""
 
     @classmethod
-    def from_facts(cls, facts: ModelFacts) -> NumpyChain:
+    def from_facts(cls, facts: ModelFacts, tensors: Tensors | None = None) -> NumpyChain:
         """Read the chain of a model.
 
         Args:
             facts: What the model's files say.
+            tensors: Gives the weights of a module, float32, by their names; None reads them from the model's files.
 
         Raises:
             ModelFilesError: a module is not known here, or its weights are absent.
@@ -78,7 +81,9 @@ class NumpyChain:
         return cls(
             tuple((facts.pooling_mode or "mean").split("+")),
             excludes_prompt=modules[1].config.get("include_prompt") is False,
-            steps=tuple(step for module in modules[2:] if (step := _step(facts, module)) is not None),
+            steps=tuple(
+                step for module in modules[2:] if (step := _step(facts, module, tensors or _read(facts))) is not None
+            ),
         )
 
     def __call__(self, tokens: Vectors, mask: NDArray[np.int64], *, prompt_tokens: int = 0) -> Vectors:
@@ -124,7 +129,7 @@ def _pooled(name: str, tokens: Vectors, mask: NDArray[np.int64]) -> Vectors:
     return pooled
 
 
-def _step(facts: ModelFacts, module: ModuleFacts) -> Step | None:
+def _step(facts: ModelFacts, module: ModuleFacts, weights: Tensors) -> Step | None:
     """Return what a module computes; None for one that computes nothing outside training."""
     config = module.config
     if module.kind == "Dropout":
@@ -138,10 +143,10 @@ def _step(facts: ModelFacts, module: ModuleFacts) -> Step | None:
     if module.kind == "Normalize":
         return _normalized
     if module.kind == "LayerNorm":
-        tensors = _tensors(facts, module)
+        tensors = weights(module)
         return _LayerNorm(tensors["norm.weight"], tensors["norm.bias"])
     if module.kind == "Dense":
-        return _Dense.of(facts, module, _tensors(facts, module))
+        return _Dense.of(facts, module, weights(module))
     raise ModelFilesError(
         f"{facts.name} has the module {module.kind}, which the onnx backend does not run.\n"
         '  Write compute.backend = "torch".',
@@ -195,6 +200,11 @@ class _Dense:
         linear = vectors @ self.weight.T
         computed = self.activation(linear if self.bias is None else linear + self.bias)
         return computed if self.residual is None else computed + self.residual(vectors)
+
+
+def _read(facts: ModelFacts) -> Tensors:
+    """Return what reads the weights of a model's modules from its files."""
+    return lambda module: _tensors(facts, module)
 
 
 def _tensors(facts: ModelFacts, module: ModuleFacts) -> dict[str, Any]:

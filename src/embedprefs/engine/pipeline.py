@@ -7,18 +7,21 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from embedprefs.engine.backend import Backend
+from embedprefs.engine.backend import Backend, Codes, Finish, Overlapping
 from embedprefs.engine.batching import padded, plan_batches
 from embedprefs.engine.memory import is_out_of_memory
 from embedprefs.engine.tokenising import TextTokenizer, TokenisedTexts
 from embedprefs.errors import ResourceError
 
-__all__ = ["Counts", "Settings", "embed", "embed_rows", "finished"]
+if TYPE_CHECKING:
+    from embedprefs.engine.gpu.flight import Flight
+
+__all__ = ["Counts", "Settings", "embed", "embed_rows", "finished", "reduce_batches"]
 
 logger = logging.getLogger("embedprefs.engine")
 
@@ -52,6 +55,15 @@ class Settings:
     """Scale vectors to length 1, after cutting."""
     leaves_prompt_out: bool = False
     """Whether pooling leaves the prompt's tokens out (`include_prompt=False`)."""
+    codes: Codes | None = None
+    """What vectors are turned into, after scaling, by a backend that takes batches ahead; others give floats."""
+    clipped: int = 0
+    """Values that lay outside the ranges of the codes so far."""
+
+    @property
+    def finish(self) -> Finish:
+        """What becomes of vectors on the device."""
+        return Finish(self.truncate_dim, self.normalize, self.codes)
 
 
 def embed(
@@ -95,7 +107,7 @@ def embed(
     if settings is None:
         settings = Settings(batch_tokens, max_batch_size)
     out = _output(out, len(texts), backend, settings)
-    if len(texts) == 1:
+    if len(texts) == 1 and settings.codes is None:
         tokenised = tokenizer.tokenise(texts, prompt)
         if on_tokenised is not None:
             on_tokenised(0, tokenised)
@@ -103,20 +115,39 @@ def embed(
         if on_computed is not None:
             on_computed(1)
         return out
-    for start, tokenised in _tokenised_ahead(texts, tokenizer, prompt):
+    flight = _flight(backend, settings, report, on_computed)
+    ahead = backend.groups_ahead if isinstance(backend, Overlapping) else 1
+    for start, tokenised in _tokenised_ahead(texts, tokenizer, prompt, ahead):
         if on_tokenised is not None:
             on_tokenised(start, tokenised)
+        place = out[start : start + len(tokenised.ids)]
+        if flight is not None:
+            flight.add(tokenised.ids, out=place, prompt_tokens=tokenised.prompt_tokens)
+            continue
         embed_rows(
             tokenised.ids,
             pad_id=tokenizer.pad_id,
             backend=backend,
             settings=settings,
             prompt_tokens=tokenised.prompt_tokens,
-            out=out[start : start + len(tokenised.ids)],
+            out=place,
             report=report,
             on_computed=on_computed,
         )
+    if flight is not None:
+        flight.land()
     return out
+
+
+def _flight(
+    backend: Backend, settings: Settings, report: Counts | None, on_computed: Callable[[int], None] | None
+) -> Flight | None:
+    """Return what keeps several batches under way; None for a backend that computes one at a time."""
+    if not isinstance(backend, Overlapping):
+        return None
+    from embedprefs.engine.gpu.flight import Flight
+
+    return Flight(backend, settings, report=report, on_computed=on_computed)
 
 
 def embed_rows(
@@ -146,6 +177,11 @@ def embed_rows(
         ResourceError: one text alone does not fit into memory.
     """
     out = _output(out, len(rows), backend, settings)
+    flight = _flight(backend, settings, report, on_computed)
+    if flight is not None:
+        flight.add(rows, out=out, prompt_tokens=prompt_tokens)
+        flight.land()
+        return out
     lengths = np.fromiter((len(row) for row in rows), dtype=np.int64, count=len(rows))
     left_out = prompt_tokens if settings.leaves_prompt_out else 0
     waiting = deque(plan_batches(lengths, batch_tokens=settings.batch_tokens, max_batch_size=settings.max_batch_size))
@@ -154,7 +190,7 @@ def embed_rows(
         ids, mask = padded([rows[at] for at in batch], pad_id)
         vectors = _computed(backend, ids, mask, left_out)
         if vectors is None:
-            _reduce(settings, ids.shape, report)
+            reduce_batches(settings, len(batch), ids.shape[1], ids.size, report)
             # What is left is planned anew, so that the longest still come first.
             left = np.concatenate([batch, *waiting])
             plan = plan_batches(
@@ -209,14 +245,25 @@ def _computed(
     return None
 
 
-def _reduce(settings: Settings, shape: tuple[int, ...], report: Counts | None) -> None:
-    count, longest = shape
+def reduce_batches(settings: Settings, count: int, longest: int, computed: int, report: Counts | None) -> None:
+    """Halve the batches that follow one for which memory did not suffice.
+
+    Args:
+        settings: Changed in place.
+        count: Texts of that batch.
+        longest: Tokens of its longest text.
+        computed: Tokens of all, padding included where there is any.
+        report: Counts it.
+
+    Raises:
+        ResourceError: the batch held one text alone.
+    """
     if count == 1:
         raise _too_little_memory(longest)
     if settings.batch_tokens is None:
-        settings.max_batch_size = count // 2
+        settings.max_batch_size = min(settings.max_batch_size, count // 2)
     else:
-        settings.batch_tokens = max(longest, count * longest // 2)
+        settings.batch_tokens = min(settings.batch_tokens, max(longest, computed // 2))
     if report is not None:
         report.reduced += 1
     logger.warning(
@@ -233,6 +280,9 @@ def _too_little_memory(tokens: int) -> ResourceError:
 
 def _output(out: NDArray[np.float32] | None, count: int, backend: Backend, settings: Settings) -> NDArray[np.float32]:
     dimension = min(settings.truncate_dim or backend.dimension, backend.dimension)
+    if settings.codes is not None and isinstance(backend, Overlapping):
+        codes = settings.codes
+        return np.empty((count, codes.width(dimension)), dtype=codes.dtype)
     if out is None:
         return np.empty((count, dimension), dtype=np.float32)
     if out.shape != (count, dimension) or out.dtype != np.float32:
@@ -262,9 +312,16 @@ def _groups(texts: Sequence[str]) -> Iterator[tuple[int, Sequence[str]]]:
 
 
 def _tokenised_ahead(
-    texts: Sequence[str], tokenizer: TextTokenizer, prompt: str
+    texts: Sequence[str], tokenizer: TextTokenizer, prompt: str, ahead: int = 1
 ) -> Iterator[tuple[int, TokenisedTexts]]:
-    """Yield groups with their token ids; the next one is tokenised while the caller works on this one."""
+    """Yield groups with their token ids; the next ones are tokenised while the caller works on this one.
+
+    Args:
+        texts: The texts.
+        tokenizer: Cuts them at its limit.
+        prompt: Put before each.
+        ahead: Groups that are tokenised at a time, each on a thread.
+    """
     groups = _groups(texts)
     first = next(groups, None)
     if first is None:
@@ -276,10 +333,13 @@ def _tokenised_ahead(
         yield start, tokenised
         return
     # The tokenizers library lets go of Python's lock, so that a thread is enough.
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="embedprefs-tokenise") as thread:
-        while upcoming is not None:
-            ahead: Future[TokenisedTexts] = thread.submit(tokenizer.tokenise, upcoming[1], prompt)
+    with ThreadPoolExecutor(max_workers=ahead, thread_name_prefix="embedprefs-tokenise") as threads:
+        under_way: deque[tuple[int, Future[TokenisedTexts]]] = deque()
+        while upcoming is not None or under_way:
+            while upcoming is not None and len(under_way) < ahead:
+                under_way.append((upcoming[0], threads.submit(tokenizer.tokenise, upcoming[1], prompt)))
+                upcoming = next(groups, None)
             yield start, tokenised
-            start, tokenised = upcoming[0], ahead.result()
-            upcoming = next(groups, None)
+            start, future = under_way.popleft()
+            tokenised = future.result()
         yield start, tokenised

@@ -29,6 +29,8 @@ class Engine:
     """Why this one."""
     measurement: Measurement | None = None
     """How close its vectors are to float32 on torch; None where it is that."""
+    attention: str | None = None
+    """What runs instead of `compute.attention`; None where that runs."""
 
     @property
     def name(self) -> str:
@@ -49,7 +51,12 @@ class Engine:
         """Return what a record keeps of it, laid over what the preferences chose."""
         if self.name == "torch":
             # Half-precision weights are what the preferences chose; a converted backend that was refused is not.
-            return {"backend": "torch", "dtype": self.numerics, "weights": "full"}
+            ran: dict[str, Any] = {"backend": "torch", "dtype": self.numerics, "weights": "full"}
+            if self.attention is not None:
+                ran["attention"] = self.attention
+            if self.cosine is not None and self.numerics != "float32":
+                ran["cosine_to_float32"] = self.cosine
+            return ran
         kept: dict[str, Any] = {
             "backend": self.name,
             "dtype": self.numerics,

@@ -21,10 +21,11 @@ if TYPE_CHECKING:
     from embedprefs.engine.backend import Backend
     from embedprefs.engine.tokenising import TextTokenizer
 
-__all__ = ["PooledSpans", "checked_spans", "pool_spans"]
+__all__ = ["PooledSpans", "checked_call", "checked_spans", "no_spans", "pool_spans", "require_mean"]
 
 Span = tuple[int, int]
 
+_ADVICE = "Embed the passages as texts of their own, with encode_document."
 #: Wrong spans that an error names; all are counted.
 _NAMED_SPANS = 5
 #: Neighbouring windows of an over-long text share at least a window's fourth, so that every token is read with an
@@ -52,6 +53,45 @@ class _Window:
     end: int
     first: int
     last: int
+
+
+def checked_call(text: object, spans: Iterable[Sequence[int]], role: str) -> list[Span]:
+    """Return the spans of a call as pairs of whole numbers.
+
+    Args:
+        text: What is to be one text.
+        spans: As for `checked_spans`.
+        role: What is to be "query" or "document".
+
+    Raises:
+        InputError: text or role are none, or as `checked_spans`.
+    """
+    if role not in ("query", "document"):
+        raise InputError(f'role is {role!r}.\n  Give "query" or "document".')
+    if not isinstance(text, str):
+        raise InputError(
+            f"embed_spans takes one text, and was given a {type(text).__name__}.\n  Call it for each text."
+        )
+    return checked_spans(text, spans)
+
+
+def no_spans(reason: str) -> InputError:
+    """Return the error for a model whose parts of texts have no vectors; the reason is a clause."""
+    return InputError(f"embed_spans averages the token vectors of a transformer, and {reason}.\n  {_ADVICE}")
+
+
+def require_mean(poolings: Sequence[str]) -> None:
+    """Refuse poolings other than the mean: of these a part of a text has none.
+
+    Args:
+        poolings: The host's names of the poolings that are on.
+
+    Raises:
+        InputError: they are not the mean alone.
+    """
+    if list(poolings) != ["mean"]:
+        named = ", ".join(poolings)
+        raise InputError(f'embed_spans works with the pooling "mean", and this model\'s is "{named}".\n  {_ADVICE}')
 
 
 def checked_spans(text: str, spans: Iterable[Sequence[int]]) -> list[Span]:
@@ -135,7 +175,8 @@ def pool_spans(
     before = np.concatenate((tokenizer.before, ids[:shared]))
     windows = list(_windows(len(own), tokenizer.limit, len(before) + len(tokenizer.after), shared, overlap))
     sums: NDArray[np.float64] | None = None
-    counts = np.array([end - start for start, end in ranges], dtype=np.float64)
+    bounds = np.array(ranges, dtype=np.int64)
+    counts = (bounds[:, 1] - bounds[:, 0]).astype(np.float64)
     read = 0
     for window in windows:
         row = np.concatenate((before, ids[shared + window.start : shared + window.end], tokenizer.after))
@@ -143,16 +184,17 @@ def pool_spans(
         states = backend.token_vectors(row[None].astype(np.int64), np.ones((1, len(row)), dtype=np.int64))[0]
         if sums is None:
             sums = np.zeros((len(spans), states.shape[1]))
-        for place, (start, end) in enumerate(ranges):
+        # A long text has many spans and many windows, and each span stands in few of these.
+        for place in np.flatnonzero((bounds[:, 0] < window.last) & (bounds[:, 1] > window.first)):
+            start, end = ranges[place]
             if len(windows) == 1 and end - start == len(own):
                 left_out = tokenizer.prompt_tokens(prompt) if prompt and not includes_prompt else 0
                 sums[place] = states[left_out:].sum(axis=0, dtype=np.float64)
                 counts[place] = len(states) - left_out
                 continue
             first, last = max(start, window.first), min(end, window.last)
-            if first < last:
-                at = len(before) - window.start
-                sums[place] += states[at + first : at + last].sum(axis=0, dtype=np.float64)
+            at = len(before) - window.start
+            sums[place] += states[at + first : at + last].sum(axis=0, dtype=np.float64)
     assert sums is not None  # noqa: S101 - there is a span, so there are tokens and a window
     return PooledSpans((sums / counts[:, None]).astype(np.float32), read, len(windows))
 

@@ -118,6 +118,8 @@ class ModelFacts:
     """config_embedprefs.json as saved beside the model; identity only."""
     base_models: tuple[str, ...] = ()
     """Hub names this model says it was made from, nearest first (config `_name_or_path`, adapter, model card)."""
+    card_name: str | None = None
+    """Hub name of the model that the model card here is about; None where the card does not say so plainly."""
     adapter_config: Mapping[str, Any] = field(default_factory=dict)
     """adapter_config.json where the folder is a PEFT adapter."""
     custom_code: tuple[str, ...] = ()

@@ -20,7 +20,7 @@ from embedprefs.facts.architectures import (
 )
 from embedprefs.facts.checkpoint import Checkpoint, read_checkpoint, tensor_bytes
 from embedprefs.facts.locate import locate
-from embedprefs.facts.model_card import base_models
+from embedprefs.facts.model_card import base_models, card_name, read_card
 from embedprefs.facts.model_facts import ModelFacts, ModuleFacts, TensorFacts, TokenizerFacts
 from embedprefs.facts.module_chain import (
     chain_dimension,
@@ -350,7 +350,7 @@ def _describe(name: str, source: ModelSource, read_base: Callable[[str], ModelFa
     reader = SourceReader(source)
     chain = _read_chain(reader)
     encoder = _read_encoder(reader, chain, read_base)
-    config = encoder.config
+    config, card = encoder.config, read_card(reader)
     checkpoints = _module_checkpoints(reader, chain.every_module, chain.path)
     other = {place: found.tensors for place, found in checkpoints.items()}
     architecture = architecture_of(config)
@@ -388,7 +388,8 @@ def _describe(name: str, source: ModelSource, read_base: Callable[[str], ModelFa
         pickle_files=tuple(file for file in source.files if file.endswith(_PICKLE_ENDINGS) and _is_weights(file)),
         onnx_files=tuple(file for file in source.files if file.endswith(".onnx")),
         saved_preferences=reader.json_object("config_embedprefs.json"),
-        base_models=base_models(reader, config, encoder.adapter_config, name),
+        base_models=base_models(card, config, encoder.adapter_config, name),
+        card_name=card_name(card),
         adapter_config=encoder.adapter_config,
         custom_code=_custom_code(source, chain, config),
         model_type=_text(config.get("model_type")),

@@ -5,8 +5,9 @@ Names are imported when they are first used: whoever only asks for a folder load
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from embedprefs.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from embedprefs.files.commented import commented_file
@@ -51,11 +52,4 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    """Import a name when it is first used."""
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module 'embedprefs.files' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"embedprefs.files.{home}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = lazy_names(__name__, _HOMES)

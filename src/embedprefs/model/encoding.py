@@ -18,15 +18,17 @@ import torch
 from embedprefs.errors import InputError, InvalidPreferenceError, Problem
 from embedprefs.model.batches import Band, bands, estimated_tokens
 from embedprefs.model.caching import CallCache, cache_of_call, is_cached
-from embedprefs.model.engine_calls import EngineCall
+from embedprefs.model.engine_calls import EngineCall, codes_of_call
 from embedprefs.model.finite import look_for_broken_vectors
 from embedprefs.model.inputs import Inputs, distinct_texts, read_inputs
 from embedprefs.model.overlong import report_overlong, warn_of_doubled_prompt
 from embedprefs.model.report import EncodeReport, is_unreported
 from embedprefs.model.tokens import TokenWindow
 from embedprefs.model.windows import pool_windows
+from embedprefs.model.workers import why_not_in_workers
 
 if TYPE_CHECKING:
+    from embedprefs.engine.backend import Codes
     from embedprefs.model.preferred import PreferredSentenceTransformer
 
 __all__ = ["NOT_STATED", "CallArguments", "NotStated", "encode"]
@@ -166,7 +168,7 @@ class _Call:
             rows = self._host(
                 items, replace(arguments, convert_to_numpy=True, convert_to_tensor=False) if quantizes else arguments
             )
-            return self._finished(rows) if items else rows
+            return self._finished(rows) if items else self._nothing(rows)
         texts, order = distinct_texts(items)
         self.report.duplicates = len(items) - len(texts)
         cache = self._cache(len(texts), is_own_pool=stated_pool is None)
@@ -179,7 +181,9 @@ class _Call:
         elif self.runs_here:
             if overlong is None:
                 self._look_for_prompts(texts)
-            rows = self._computed_here(texts, windowed, order if overlong is None else None)
+            # Values that are clipped are counted for every input, so that identical ones are quantised after all.
+            codes = codes_of_call(self.model, self.arguments) if not windowed and len(texts) == len(items) else None
+            rows = self._computed_here(texts, windowed, order if overlong is None else None, codes)
         else:
             parts = self._bands(texts, windowed)
             plain = arguments.precision in ("float32", "binary", "ubinary")
@@ -240,15 +244,22 @@ class _Call:
 
     # What is computed ------------------------------------------------------------------------------------------------
 
-    def _computed_here(self, texts: Sequence[str], windowed: dict[int, int], order: Sequence[int] | None = None) -> Any:
+    def _computed_here(
+        self,
+        texts: Sequence[str],
+        windowed: dict[int, int],
+        order: Sequence[int] | None = None,
+        codes: Codes | None = None,
+    ) -> Any:
         """Return the float vectors of distinct texts from the engine.
 
         Args:
             texts: The texts.
             windowed: Those that are embedded in windows.
             order: For every input its place among the texts, where over-long ones are yet to be reported.
+            codes: What may be returned instead, where a backend makes it before it copies vectors.
         """
-        call = EngineCall(self.model, self.arguments, self.report, self._limit(), self._prompt or "")
+        call = EngineCall(self.model, self.arguments, self.report, self._limit(), self._prompt or "", codes)
         whole = [at for at in range(len(texts)) if at not in windowed] if windowed else None
         if whole is None:
             rows = call.vectors(texts)
@@ -400,7 +411,10 @@ class _Call:
         lengths = [min(estimated_tokens(texts[at], limit) + before, limit) for at in whole]
         resolved = self.model.resolved
         if self.arguments.pool is not None or isinstance(self.arguments.device, list):
-            return [Band(tuple(whole), self._batch_size(int(max(lengths))))]  # workers share one queue
+            # Workers share one queue. Those that run the engine keep to the token budget by themselves.
+            most: int = resolved["compute.max_batch_size"]
+            budgeted = why_not_in_workers(self.model, self.arguments.kwargs) is None
+            return [Band(tuple(whole), most if budgeted else self._batch_size(int(max(lengths))))]
         found = bands([int(length) for length in lengths], self.model.batch_tokens, resolved["compute.max_batch_size"])
         return [Band(tuple(whole[at] for at in band.positions), band.batch_size) for band in found]
 
@@ -428,6 +442,21 @@ class _Call:
             )
         return True
 
+    def _nothing(self, rows: Any) -> Any:
+        """Return what the host gives for no inputs, in the shape that it documents; its own is (0,)."""
+        arguments, full = self.arguments, self.model.full_dimension
+        is_listed = not (arguments.convert_to_numpy or arguments.convert_to_tensor)
+        if arguments.output_value != "sentence_embedding" or is_listed or full is None:
+            return rows
+        stated, kind = arguments.truncate_dim, str(arguments.precision)
+        width = full if stated is None or stated is NOT_STATED else int(stated)
+        if kind in ("binary", "ubinary"):
+            width, kind = -(-width // 8), "int8" if kind == "binary" else "uint8"
+        empty = np.empty((0, width), dtype=kind)
+        if not arguments.convert_to_tensor:
+            return empty
+        return torch.from_numpy(empty).to(self.model.device if kind == "float32" else "cpu")
+
     def _finished(self, rows: Any) -> Any:
         """Quantise, and return what the caller asked for: array, tensor, or a list of tensors."""
         arguments = self.arguments
@@ -435,7 +464,7 @@ class _Call:
             return rows
         precision = arguments.precision
         calibration = self.model.calibration
-        if precision in ("int8", "uint8") and calibration is not None:
+        if precision in ("int8", "uint8") and calibration is not None and rows.dtype.kind == "f":
             rows, clipped = calibration.quantize(rows, "int8" if precision == "int8" else "uint8")
             self.report.clipped += clipped
         elif precision in ("binary", "ubinary") and not isinstance(rows, list) and rows.dtype.kind == "f":

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from embedprefs.engine.backend import Codes, Overlapping
 from embedprefs.engine.pipeline import Settings, embed, embed_rows
 from embedprefs.engine.tokenising import TokenisedTexts
 from embedprefs.model.report import EncodeReport
@@ -20,7 +21,24 @@ if TYPE_CHECKING:
     from embedprefs.model.encoding import CallArguments
     from embedprefs.model.preferred import PreferredSentenceTransformer
 
-__all__ = ["EngineCall"]
+__all__ = ["EngineCall", "codes_of_call"]
+
+
+def codes_of_call(model: PreferredSentenceTransformer, arguments: CallArguments) -> Codes | None:
+    """Return what the vectors of a call become; None where they stay floats, or their ranges do not fit them.
+
+    Args:
+        model: The model, with the ranges of int8 and uint8.
+        arguments: The call's, filled from the preferences.
+    """
+    precision: Any = arguments.precision  # the host's words by now
+    calibration = model.calibration
+    if precision in ("binary", "ubinary"):
+        return Codes(precision, np.empty(0, np.float32), np.empty(0, np.float32))
+    if precision in ("int8", "uint8") and calibration is not None:
+        fits = calibration.dimensions == (arguments.truncate_dim or model.full_dimension)
+        return calibration.codes(precision) if fits else None
+    return None
 
 
 @dataclass
@@ -33,13 +51,15 @@ class EngineCall:
     limit: float
     """Tokens that are read of a text; infinity for all."""
     prompt: str
+    codes: Codes | None = None
+    """What vectors are turned into, by a backend that does so before it copies them; others give floats."""
     overlong: dict[int, int] = field(default_factory=dict)
     """Position -> tokens of the texts that were cut."""
     at_least: frozenset[int] = frozenset()
     """Those of them that were not tokenised to their end."""
 
-    def vectors(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Return the finished vectors of texts: cut and scaled as the call asks for."""
+    def vectors(self, texts: Sequence[str]) -> NDArray[Any]:
+        """Return the finished vectors of texts, cut and scaled as the call asks for; or their codes."""
         arguments = self.arguments
         settings = self._settings()
         # A number or None by now; numpy's own numbers are numbers too.
@@ -49,6 +69,7 @@ class EngineCall:
         backend = self.model.backend_of_call(len(texts))
         tokenizer = self.model.text_tokenizer(None if self.limit == float("inf") else int(self.limit))
         self.report.backend, self.report.numerics = backend.name, backend.numerics
+        settings.codes = self.codes if isinstance(backend, Overlapping) else None
         with self._progress(len(texts)) as on_computed:
             rows = embed(
                 texts,
@@ -61,6 +82,7 @@ class EngineCall:
                 on_computed=on_computed,
             )
         self._remember(settings)
+        self.report.clipped += settings.clipped
         return rows
 
     def vectors_of_windows(self, windows: Sequence[TokenWindow]) -> NDArray[np.float32]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import logging
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,8 +37,6 @@ logger = logging.getLogger("embedprefs.model")
 
 #: Findings about this machine, which another machine would not have.
 _RESOURCE_CODES = frozenset({"device-not-available", "cuda-driver-too-old", "memory-exceeded"})
-#: The attention implementations that this version runs.
-_ATTENTIONS = ("eager", "sdpa", "local", "flash_attention_2", None)
 
 
 def load_model(
@@ -87,7 +84,6 @@ def load_model(
     hardware = hardware if hardware is not None else detect_hardware()
     resolved = resolve(preferences, facts, hardware)
     _act_on(check(preferences, facts, hardware, resolved=resolved, purpose="load"))
-    _refuse_what_is_not_here(resolved)
     if resolved["model.from_scratch"]:
         from embedprefs.model.scratch import untrained_facts
 
@@ -140,25 +136,6 @@ def _act_on(findings: Iterable[Finding]) -> None:
             logger.info("%s", finding)
 
 
-def _refuse_what_is_not_here(resolved: Resolved) -> None:
-    """Refuse what is declared and not yet run by this version, rather than run something else."""
-    asked = (("compute.attention", _ATTENTIONS, ', or "auto"'),)
-    problems = [
-        Problem(
-            f'{key} is "{resolved[key]}", which this version does not run.',
-            key=key,
-            value=resolved[key],
-            allowed=", ".join(value for value in allowed if value is not None) + also,
-            source=resolved.choice(key).origin.source or None,
-            line=resolved.choice(key).origin.line,
-        )
-        for key, allowed, also in asked
-        if resolved[key] not in allowed
-    ]
-    if problems:
-        raise InvalidPreferenceError(problems)
-
-
 def _calibration(resolved: Resolved) -> Calibration | None:
     path = resolved.calibration_file
     return Calibration.load(path) if path is not None else None
@@ -169,14 +146,13 @@ def _calibration(resolved: Resolved) -> Calibration | None:
 
 def _loaded(resolved: Resolved, calibration: Calibration | None) -> PreferredSentenceTransformer:
     from embedprefs.arguments import load_arguments, torch_dtype
+    from embedprefs.engine.attention import register_attention
+    from embedprefs.model.additions import lay_adapter, set_pooling, without_weights_bar
     from embedprefs.model.preferred import PreferredSentenceTransformer
     from embedprefs.model.scratch import untrained_modules
 
     arguments = load_arguments(resolved)
-    if resolved["compute.attention"] == "local":
-        from embedprefs.engine import attention
-
-        attention.register()
+    register_attention(resolved["compute.attention"])
     batch_tokens = _batch_tokens(resolved)
     _require_device(resolved)
     _limit_memory(resolved)
@@ -186,31 +162,18 @@ def _loaded(resolved: Resolved, calibration: Calibration | None) -> PreferredSen
         kept = ("device", "prompts", "similarity_fn_name", "truncate_dim", "trust_remote_code", "local_files_only")
         model = PreferredSentenceTransformer(modules=modules, **{name: arguments[name] for name in kept})
     else:
-        with _without_weights_bar():
+        with without_weights_bar():
             model = PreferredSentenceTransformer(**arguments)
-    _set_pooling(model, resolved)
+    set_pooling(model, resolved)
     _set_special_tokens(model, resolved)
-    _lay_adapter(model, resolved)
+    if lay_adapter(model, resolved):
+        model.to(dtype=_torch_dtype(torch_dtype(resolved)))
     if resolved.facts.is_static and torch_dtype(resolved) != "float32":
         model.to(dtype=_torch_dtype(torch_dtype(resolved)))
-    if resolved["compute.compile"]:
-        model.compile()
+    if resolved["compute.compile"] and resolved["compute.attention"] != "varlen":
+        model.compile()  # the engine compiles by itself what computes without padding
     model.adopt(resolved, calibration, batch_tokens=batch_tokens, untrained=untrained)
     return model
-
-
-@contextlib.contextmanager
-def _without_weights_bar() -> Iterator[None]:
-    """Keep the host's bar for reading weights off the screen: a library says nothing of a second's work."""
-    from transformers.utils import logging as transformers_logging
-
-    shown = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            transformers_logging.enable_progress_bar()
 
 
 def _torch_dtype(name: str) -> Any:
@@ -271,6 +234,8 @@ def _batch_tokens(resolved: Resolved) -> int:
         "dtype": resolved["compute.dtype"],
         "max_length": longest,
         "attention": resolved["compute.attention"] or "sdpa",
+        "backend": resolved["compute.backend"],
+        "weights": resolved["compute.weights"],
     }
     smallest = estimate_memory(resolved.facts, batch_tokens=longest, **shape)
     if smallest.total_bytes > limit and resolved.preferences.compute.memory_limit != "auto":
@@ -281,23 +246,6 @@ def _batch_tokens(resolved: Resolved) -> int:
     while tokens > longest and estimate_memory(resolved.facts, batch_tokens=tokens, **shape).total_bytes > limit:
         tokens //= 2
     return tokens
-
-
-def _set_pooling(model: PreferredSentenceTransformer, resolved: Resolved) -> None:
-    """Replace the host's default pooling for a checkpoint that has no module chain of its own."""
-    from sentence_transformers.sentence_transformer.modules import Pooling
-
-    if resolved.facts.modules or resolved.preferences.model.pooling is None or model.untrained:
-        return
-    for index, module in enumerate(model):
-        if isinstance(module, Pooling):
-            model[index] = Pooling(module.embedding_dimension, resolved["model.pooling"])
-            return
-    raise ModelFilesError(
-        f"model.pooling is {resolved['model.pooling']}, and {resolved.facts.name} loads without a pooling module.\n"
-        "  Leave model.pooling out.",
-        model=resolved.facts.name,
-    )
 
 
 def _set_special_tokens(model: PreferredSentenceTransformer, resolved: Resolved) -> None:
@@ -313,32 +261,6 @@ def _set_special_tokens(model: PreferredSentenceTransformer, resolved: Resolved)
             f"for {rows}.\n  Name tokens that are in the vocabulary: {dict(stated)} holds one that is not.",
             model=resolved.facts.name,
         )
-
-
-def _lay_adapter(model: PreferredSentenceTransformer, resolved: Resolved) -> None:
-    from embedprefs.arguments import torch_dtype
-
-    adapter = resolved.preferences.model.adapter
-    if adapter is None:
-        return
-    if importlib.util.find_spec("peft") is None:
-        raise MissingExtraError("peft", extra="peft", needed_for="model.adapter")
-    folder = (resolved.preferences.folder / Path(adapter.name).expanduser()).resolve()
-    try:
-        model.load_adapter(
-            str(folder) if folder.is_dir() else adapter.name,
-            adapter_kwargs={
-                "revision": adapter.revision,
-                "local_files_only": resolved["model.local_files_only"],
-                "cache_dir": resolved["model.cache_folder"],
-            },
-        )
-    except (OSError, ValueError) as error:
-        raise ModelFilesError(
-            f"model.adapter.name is {adapter.name}, and it cannot be laid over {resolved.facts.name}: {error}",
-            model=adapter.name,
-        ) from error
-    model.to(dtype=_torch_dtype(torch_dtype(resolved)))
 
 
 def _verify(model: PreferredSentenceTransformer, resolved: Resolved, calibration: Calibration | None) -> None:

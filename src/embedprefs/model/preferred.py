@@ -27,12 +27,13 @@ from embedprefs.model.features import count_features, hand_on_float32, window_fe
 from embedprefs.model.frozen_prompts import FrozenPrompts
 from embedprefs.model.guard import CallGuard
 from embedprefs.model.identity import LoadedIdentity, file_stamps
-from embedprefs.model.report import EncodeReport, ReportBook
+from embedprefs.model.report import EncodeReport, KeepsReport, ReportBook
 from embedprefs.model.running import RunsTexts, is_forked_from_torch
 from embedprefs.model.spans import embed_spans
 from embedprefs.model.streaming import stream
 from embedprefs.model.tokens import TokenCounter, TokenWindow
 from embedprefs.model.weights import weights_digest
+from embedprefs.model.workers import vectors_in_worker
 
 if TYPE_CHECKING:
     from embedprefs.calibration import Calibration
@@ -43,7 +44,7 @@ __all__ = ["PreferredSentenceTransformer"]
 Role = Literal["query", "document"]
 
 
-class PreferredSentenceTransformer(LoadedIdentity, RunsTexts, SentenceTransformer):  # type: ignore[misc]  # untyped host
+class PreferredSentenceTransformer(LoadedIdentity, RunsTexts, KeepsReport, SentenceTransformer):  # type: ignore[misc]  # untyped host
     """A `SentenceTransformer` whose vectors are what its preferences say, whoever calls it.
 
     `load_model` returns one. Constructed directly, with the host's arguments, it has no preferences and behaves as the
@@ -84,6 +85,7 @@ class PreferredSentenceTransformer(LoadedIdentity, RunsTexts, SentenceTransforme
         self._tokenizing = threading.RLock()
         self._counter: tuple[Any, TokenCounter] | None = None
         self._pool: Any = None
+        self._is_worker = False
         self._identity_cache: dict[str, Any] = {}
         self.start_engine()
 
@@ -156,7 +158,7 @@ class PreferredSentenceTransformer(LoadedIdentity, RunsTexts, SentenceTransforme
 
         Returns:
             An array of shape (texts, dimensions), or one of shape (dimensions,) for one text; a tensor, or a list of
-            tensors, where that is asked for.
+            tensors, where that is asked for. No texts give (0, dimensions), as the host documents; its own is (0,).
 
         Raises:
             InputError: the inputs are no texts, or `truncate_dim` is no length that a vector can have.
@@ -267,30 +269,7 @@ class PreferredSentenceTransformer(LoadedIdentity, RunsTexts, SentenceTransforme
         """
         return embed_spans(self, text, spans, role, prompt, prompt_name)
 
-    @property
-    def report(self) -> EncodeReport:
-        """What has been encoded since the model was loaded, as a copy."""
-        return self._book.total
-
-    def collect_report(self) -> AbstractContextManager[EncodeReport]:
-        """Collect a report of the calls that end within a block, from whichever thread.
-
-        with model.collect_report() as report:
-            model.encode_document(texts)
-        print(report.truncated)
-        """
-        return self._book.collect()
-
-    def forget_report(self) -> None:
-        """Begin the running total anew."""
-        self._book = ReportBook()
-
     # What the call needs ---------------------------------------------------------------------------------------------
-
-    @property
-    def report_book(self) -> ReportBook:
-        """Where calls are counted."""
-        return self._book
 
     @property
     def reads_only_texts(self) -> bool:
@@ -431,10 +410,15 @@ class PreferredSentenceTransformer(LoadedIdentity, RunsTexts, SentenceTransforme
             self.to(device)
         return pool
 
+    def _inference(self, inputs: list[Any], **arguments: Any) -> Any:
+        found = vectors_in_worker(self, inputs, arguments) if self._is_worker else None
+        return super()._inference(inputs, **arguments) if found is None else found
+
     @classmethod
     def _multi_process_worker(cls, target_device: str, model: Any, input_queue: Any, results_queue: Any) -> None:
         if model._resolved is not None:  # noqa: SLF001 - the same class
             torch.set_num_threads(model.resolved["compute.threads"])
+            model._is_worker = True  # noqa: SLF001
         # The host ends its workers by SIGTERM, which would leave the semaphores they made for the system to find.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         super()._multi_process_worker(target_device, model, input_queue, results_queue)
@@ -453,13 +437,14 @@ class PreferredSentenceTransformer(LoadedIdentity, RunsTexts, SentenceTransforme
             saving.save_beside(self, path)
 
     def __getstate__(self) -> dict[str, Any]:
-        transient = ("_guard", "_book", "_local", "_tokenizing", "_counter", "_pool", "_identity_cache", "_running")
+        transient = {"_guard", "_book", "_local", "_tokenizing", "_counter", "_pool", "_is_worker"}
+        transient |= {"_identity_cache", "_running"}
         return {name: value for name, value in self.__dict__.items() if name not in transient}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        if self._resolved is not None and self._resolved["compute.attention"] == "local":
-            attention.register()  # a worker process has not loaded the model itself
+        if self._resolved is not None:
+            attention.register_attention(self._resolved["compute.attention"])  # a worker has not loaded the model
         self._start_transient_state()
 
     def __reduce_ex__(self, protocol: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -151,3 +151,32 @@ class ReportBook:
         finally:
             with self._lock:
                 self._open[:] = [other for other in self._open if other is not report]
+
+
+class KeepsReport:
+    """What counts its own calls: a loaded model, and an encoder."""
+
+    _book: ReportBook
+
+    @property
+    def report(self) -> EncodeReport:
+        """What has been encoded since it was loaded, as a copy."""
+        return self._book.total
+
+    def collect_report(self) -> AbstractContextManager[EncodeReport]:
+        """Collect a report of the calls that end within a block, from whichever thread.
+
+        with model.collect_report() as report:
+            model.encode_document(texts)
+        print(report.truncated)
+        """
+        return self._book.collect()
+
+    def forget_report(self) -> None:
+        """Begin the running total anew."""
+        self._book = ReportBook()
+
+    @property
+    def report_book(self) -> ReportBook:
+        """Where calls are counted."""
+        return self._book

@@ -124,6 +124,8 @@ class RunsTexts:
             running.torch = TorchBackend(model, autocast=self._autocast)
         if why := why_unfamiliar(model):
             return Engine(running.torch, f"The host's own loop, because {why}.")
+        if resolved["compute.backend"] == "torch" and resolved["compute.attention"] == "varlen":
+            return self._without_padding(running.torch)
         if resolved["compute.backend"] == "torch":
             return Engine(running.torch, resolved.choice("compute.backend").reason)
         if model.untrained:
@@ -152,6 +154,30 @@ class RunsTexts:
             for module in training:
                 module.training = True
 
+    def _without_padding(self, padded: TorchBackend) -> Engine:
+        """Return the engine that computes without padding, or the one that pads, with a warning."""
+        from embedprefs.engine.gpu.selection import packed_engine
+
+        model: Any = self
+        resolved = self.resolved
+        training = self.modules_in_training()
+        for module in training:
+            module.training = False
+        try:
+            engine = packed_engine(
+                model,
+                resolved,
+                torch_backend=padded,
+                tokenizer=self.text_tokenizer(resolved["tokenizer.max_seq_length"]),
+                autocast=self._autocast,
+            )
+        finally:
+            for module in training:
+                module.training = True
+        if engine.backend is padded and resolved["compute.compile"]:
+            model.compile()
+        return engine
+
     def backend_of_call(self, texts: int) -> Backend:
         """Return what computes the vectors of one call: the engine's, or torch where the model was changed.
 
@@ -163,6 +189,8 @@ class RunsTexts:
         """
         engine = self.engine
         running = self._running
+        if running.torch is not None and getattr(engine.backend, "follows_model", False):
+            return self._packed_or_padded(engine.backend, running.torch)
         if running.torch is None or engine.backend is running.torch or self._is_as_converted(texts):
             return engine.backend
         if not running.said_changed:
@@ -172,6 +200,18 @@ class RunsTexts:
                 "made from what was loaded. Save it and load it again to run it there."
             )
         return running.torch
+
+    def _packed_or_padded(self, packed: Backend, padded: TorchBackend) -> Backend:
+        """Return what computes without padding while nothing in the model speaks against it."""
+        from embedprefs.engine.gpu.selection import why_not_packed
+
+        why = why_not_packed(self)
+        if why is None:
+            return packed
+        if not self._running.said_changed:
+            self._running.said_changed = True
+            warn_caller(f"Texts are padded from now on, because the model was changed after loading: {why}.")
+        return padded
 
     def _is_as_converted(self, texts: int) -> bool:
         """Tell whether the model still computes what its converted backend does.

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from sentence_transformers.sentence_transformer.modules import Pooling
 
-from embedprefs.engine.spans import checked_spans, pool_spans
-from embedprefs.errors import InputError, InvalidPreferenceError, Problem
+from embedprefs.engine.spans import checked_call, no_spans, pool_spans, require_mean
+from embedprefs.errors import InvalidPreferenceError, Problem
 from embedprefs.model.report import EncodeReport, is_unreported
 
 if TYPE_CHECKING:
@@ -30,13 +30,7 @@ def embed_spans(
 ) -> Any:
     """Embed spans of a text; arguments, result and errors are those of `PreferredSentenceTransformer.embed_spans`."""
     began = time.perf_counter()
-    if role not in ("query", "document"):
-        raise InputError(f'role is {role!r}.\n  Give "query" or "document".')
-    if not isinstance(text, str):
-        raise InputError(
-            f"embed_spans takes one text, and was given a {type(text).__name__}.\n  Call it for each text."
-        )
-    found = checked_spans(text, spans)
+    found = checked_call(text, spans, role)
     pooling = _pooling(model)
     _require_calibration(model)
     if prompt is None and prompt_name is None:
@@ -70,17 +64,14 @@ def embed_spans(
 def _pooling(model: PreferredSentenceTransformer) -> Pooling:
     """Return the model's pooling, which has to be the mean: of other poolings a part of a text has none."""
     reason = model.why_not_here() if not model.training else None
-    advice = "Embed the passages as texts of their own, with encode_document."
     second = list(model)[1] if len(model) > 1 else None
     if reason is None and not isinstance(second, Pooling):
         reason = "its first module is not followed by a pooling of token vectors"
     if reason is not None:
-        raise InputError(f"embed_spans averages the token vectors of a transformer, and {reason}.\n  {advice}")
+        raise no_spans(reason)
     assert isinstance(second, Pooling)  # noqa: S101 - said above
     mode = second.pooling_mode
-    if mode not in ("mean", ("mean",), ["mean"]):
-        named = mode if isinstance(mode, str) else ", ".join(mode)
-        raise InputError(f'embed_spans works with the pooling "mean", and this model\'s is "{named}".\n  {advice}')
+    require_mean((mode,) if isinstance(mode, str) else mode)
     return second
 
 

@@ -73,6 +73,8 @@ class IndexPreferences(Section):
     """Tokens of one chunk, at most."""
     chunk_overlap: Annotated[StrictInt, Field(ge=0)] = preference(0, kind=Kind.INDEX)
     """Tokens that neighbouring chunks share."""
+    chunk_context: Literal["chunk", "document"] = preference("chunk", kind=Kind.IDENTITY, example="document")
+    """What is read for a chunk's vector: the chunk alone, or its whole document (late chunking)."""
     template: StrictStr = preference("{text}", kind=Kind.IDENTITY, example="{headings}\n{text}")
     """The text that is embedded for a chunk, made of {text}, {headings}, {title} and {source}."""
     metadata_fields: dict[NotEmpty, MetadataType] = preference(dict, kind=Kind.INDEX, example={"year": "integer"})

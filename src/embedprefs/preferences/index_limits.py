@@ -9,12 +9,17 @@ from __future__ import annotations
 import string
 from collections.abc import Mapping
 from difflib import get_close_matches
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from embedprefs.errors import Problem
 
+if TYPE_CHECKING:
+    from embedprefs.preferences.index import IndexPreferences
+
 __all__ = [
     "API_KEY_VARIABLE",
+    "CONTEXT_TEMPLATE",
     "DEFAULT_CHUNK_TOKENS",
     "LEAST_CHUNK_TOKENS",
     "OWN_VECTOR_NAMES",
@@ -22,6 +27,7 @@ __all__ = [
     "STORE_ADDRESSES",
     "TEMPLATE_FIELDS",
     "TENANT_TYPES",
+    "chunk_context_problems",
     "most_chunk_overlap",
     "store_address_problem",
     "template_problems",
@@ -33,6 +39,8 @@ LEAST_CHUNK_TOKENS = 8
 DEFAULT_CHUNK_TOKENS = 512
 #: What a template may name.
 TEMPLATE_FIELDS = ("text", "headings", "title", "source")
+#: The only template where chunks are read in their document: that is embedded as it stands.
+CONTEXT_TEMPLATE = "{text}"
 #: Types of an index that can separate tenants.
 TENANT_TYPES = ("keyword", "uuid")
 #: Precisions that pack eight dimensions into a number, which a store would compare as if it were a dimension.
@@ -147,4 +155,37 @@ def template_problems(template: str, *, key: str = "index.template") -> list[Pro
             problems.append(problem(found, f"Write {{{field}}}."))
     if not any(field == "text" for _, field, _, _ in pieces):
         problems.append(problem(f"{key} has no {{text}}: every chunk would get the same vector.", "Add {text}."))
+    return problems
+
+
+def chunk_context_problems(index: IndexPreferences) -> list[Problem]:
+    """What `[index]` asks for that cannot go with chunks that are read in their document.
+
+    Args:
+        index: The preferences; without `chunk_context = "document"` nothing is wrong with them.
+    """
+    if index.chunk_context != "document":
+        return []
+    problems = []
+    if index.template.strip() != CONTEXT_TEMPLATE:
+        problems.append(
+            Problem(
+                'index.template puts something around each chunk, and with chunk_context = "document" the document is '
+                "read as it stands.",
+                key="index.template",
+                value=index.template,
+                allowed=f'"{CONTEXT_TEMPLATE}"',
+                fix='Leave index.template out, or write chunk_context = "chunk".',
+            )
+        )
+    if index.vectors:
+        problems.append(
+            Problem(
+                f"index.vectors names {', '.join(index.vectors)}, and a collection whose chunk_context is "
+                '"document" has one dense vector, that of the main model.',
+                key="index.vectors",
+                allowed="no further vectors",
+                fix='Index with the other model into a collection of its own, or write chunk_context = "chunk".',
+            )
+        )
     return problems

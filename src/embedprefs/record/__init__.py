@@ -18,6 +18,7 @@ from embedprefs.record.identity import (
     ContentHashes,
     canonical,
     content_hashes,
+    context_fields,
     fingerprint_of,
     identity_fields,
 )
@@ -40,6 +41,7 @@ __all__ = [
     "canary_bound",
     "compare_with_saved",
     "content_hashes",
+    "context_fields",
     "fingerprint",
     "identity_fields",
     "numerics_of",
@@ -103,6 +105,7 @@ class Record:
         template: str | None = None,
         *,
         hashes: ContentHashes | None = None,
+        chunk_context: str | None = None,
     ) -> Self:
         """Make the record of effective preferences.
 
@@ -112,6 +115,7 @@ class Record:
             template: For a collection, the template of the embedded text.
             hashes: Content hashes that are known already, or differ from the files' (a model trained since it was
                 loaded).
+            chunk_context: For a collection, what is read for a chunk's vector: "chunk" or "document".
 
         Raises:
             ModelFilesError: a file that has to be hashed is not there.
@@ -119,7 +123,7 @@ class Record:
         from embedprefs import __version__
 
         return cls(
-            identity=identity_fields(resolved, template, hashes),
+            identity=identity_fields(resolved, template, hashes, chunk_context=chunk_context),
             numerics=canonical({**numerics_of(resolved), **(numerics or {})}),
             provenance={
                 "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -137,17 +141,20 @@ class Record:
         template: str | None = None,
         numerics: Mapping[str, Any] | None = None,
         hashes: ContentHashes | None = None,
+        chunk_context: str | None = None,
     ) -> Self:
-        """Make the record of a collection: the model's, with the template of the embedded text.
+        """Make the record of a collection: the model's, with the template and what is read for a chunk's vector.
 
         Args:
             resolved: The effective preferences.
             template: The template; that of the preferences (`index.template`) if not given.
             numerics: As in `of`.
             hashes: As in `of`.
+            chunk_context: As in `of`; that of the preferences (`index.chunk_context`) if not given.
         """
         template = template if template is not None else resolved["index.template"]
-        return cls.of(resolved, numerics, template, hashes=hashes)
+        context = chunk_context if chunk_context is not None else resolved["index.chunk_context"]
+        return cls.of(resolved, numerics, template, hashes=hashes, chunk_context=context)
 
     @property
     def fingerprint(self) -> str:
@@ -205,7 +212,7 @@ class Record:
     def compare(self, other: Record) -> Comparison:
         """Compare field by field: same, soft (rounding may differ) or different (another vector space).
 
-        A template counts only where both state one: a model alone has none.
+        Template and chunk context count only between collections: a model alone has neither.
         """
         return compare_identities(self.identity, other.identity, self.numerics, other.numerics)
 

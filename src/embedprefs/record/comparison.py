@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 __all__ = ["Comparison", "FieldDifference", "compare_identities"]
 
-#: Fields that only one side may state without the two being at odds: a model alone has no template.
-_OPTIONAL = frozenset({"template"})
+#: Fields that only one side may state without the two being at odds: a model alone has no template and no chunks.
+_OPTIONAL = frozenset({"template", "chunk_context", "context_window_overlap"})
 #: Numerics that are results, not settings.
 _NOT_COMPARED = frozenset({"cosine_to_float32"})
 _ABSENT = "(not recorded)"
@@ -104,6 +104,13 @@ def _parts(field: str, left: Any, right: Any) -> Iterator[tuple[str, Any, Any]]:
         yield field, left, right
 
 
+def _stated(identity: Mapping[str, Any], name: str) -> Any:
+    """Return what an identity says of a field; a collection that says nothing of its chunks reads each by itself."""
+    if name == "chunk_context" and "template" in identity:
+        return identity.get(name, "chunk")
+    return identity.get(name, _MISSING)
+
+
 def compare_identities(
     left_identity: Mapping[str, Any],
     right_identity: Mapping[str, Any],
@@ -113,7 +120,7 @@ def compare_identities(
     """Compare identity, in the order of the fields, then numerics where both sides have them."""
     found: list[FieldDifference] = []
     for name in dict.fromkeys([*left_identity, *right_identity]):
-        left, right = left_identity.get(name, _MISSING), right_identity.get(name, _MISSING)
+        left, right = _stated(left_identity, name), _stated(right_identity, name)
         if name in _OPTIONAL and (left is _MISSING or right is _MISSING):
             continue
         found += [FieldDifference(*part, severity="different") for part in _parts(name, left, right)]

@@ -22,6 +22,7 @@ __all__ = [
     "canonical",
     "canonical_json",
     "content_hashes",
+    "context_fields",
     "fingerprint_of",
     "identity_fields",
 ]
@@ -215,7 +216,11 @@ def _tokenizer_arguments(resolved: Resolved) -> dict[str, Any]:
 
 
 def identity_fields(
-    resolved: Resolved, template: str | None = None, hashes: ContentHashes | None = None
+    resolved: Resolved,
+    template: str | None = None,
+    hashes: ContentHashes | None = None,
+    *,
+    chunk_context: str | None = None,
 ) -> dict[str, Any]:
     """Return the readable fields that say what the vectors are.
 
@@ -226,6 +231,7 @@ def identity_fields(
         resolved: The effective preferences.
         template: For a collection, the template of the embedded text.
         hashes: Content hashes that are known already; read from the files if not given.
+        chunk_context: For a collection, what is read for a chunk's vector, as `index.chunk_context` says.
 
     Raises:
         ModelFilesError: a file that has to be hashed is not there.
@@ -260,7 +266,23 @@ def identity_fields(
     }
     if template is not None:
         fields["template"] = template
+    fields |= context_fields(chunk_context, resolved)
     return {name: _made_from(resolved.facts, name, canonical(value)) for name, value in fields.items()}
+
+
+def context_fields(chunk_context: str | None, resolved: Resolved) -> dict[str, Any]:
+    """Return the fields of a collection whose chunks are read in their documents; none where each is read alone.
+
+    So a collection that was made before there was a choice keeps its fingerprint. A document that is longer than the
+    model reads is read in windows, whatever becomes of other texts that are too long.
+
+    Args:
+        chunk_context: As `index.chunk_context` says; None for a model alone.
+        resolved: The effective preferences.
+    """
+    if chunk_context in (None, "chunk"):
+        return {}
+    return {"chunk_context": chunk_context, "context_window_overlap": resolved["tokenizer.window_overlap"]}
 
 
 def _made_from(facts: ModelFacts, name: str, current: Any) -> Any:

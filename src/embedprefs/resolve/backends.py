@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from embedprefs.resolve.memory import readable_size
+
 if TYPE_CHECKING:
     from embedprefs.facts.model_facts import ModelFacts
     from embedprefs.hardware import Hardware
 
-__all__ = ["BACKENDS", "SMALL_MODEL", "Backend", "choose_backend", "why_not_converted"]
+__all__ = ["BACKENDS", "SMALL_MODEL", "Backend", "choose_backend", "why_not_converted", "why_too_large"]
 
 #: Parameters up to which "auto" stays on torch: so small a model is converted and opened for longer than it saves.
 SMALL_MODEL = 5_000_000
@@ -24,11 +26,19 @@ class Backend:
     """As in `compute.backend`."""
     packages: tuple[str, ...]
     """Distributions it needs."""
+    extra: str
+    """The extra of embedprefs that installs them."""
+
+    @property
+    def command(self) -> str:
+        """The command that installs what it needs."""
+        return f'pip install "embedprefs[{self.extra}]"'
 
     def missing(self, hardware: Hardware) -> tuple[str, ...]:
         """Return the packages that are not installed here."""
         installed: Mapping[str, str] = hardware.packages
-        return tuple(name for name in self.packages if name not in installed)
+        # A package of one name serves as the other: both are the module onnxruntime.
+        return tuple(name for name in self.packages if name not in installed and f"{name}-gpu" not in installed)
 
     def available(self, hardware: Hardware) -> bool:
         """Return whether a model can be run on it here."""
@@ -36,9 +46,9 @@ class Backend:
 
 
 BACKENDS: tuple[Backend, ...] = (
-    Backend("openvino", ("openvino",)),
-    Backend("torch", ("torch", "sentence-transformers", "transformers")),
-    Backend("onnx", ("onnxruntime",)),
+    Backend("openvino", ("openvino",), "openvino"),
+    Backend("torch", ("torch", "sentence-transformers", "transformers"), "sentence-transformers"),
+    Backend("onnx", ("onnxruntime",), "onnx"),
 )
 
 
@@ -53,13 +63,36 @@ def choose_backend(hardware: Hardware, facts: ModelFacts, values: Mapping[str, A
     by_name = {backend.name: backend for backend in BACKENDS}
     if missing := by_name["torch"].missing(hardware):
         return "torch", f"torch, though {missing[0]} is not installed here: loading a model needs it."
-    if by_name["openvino"].missing(hardware):
-        return "torch", "OpenVINO, which is faster on a processor, is not installed (pip install openvino)."
+    openvino = by_name["openvino"]
+    if openvino.missing(hardware):
+        return "torch", f"OpenVINO, which is faster on a processor, is not installed ({openvino.command})."
     if why := why_not_converted(facts, values):
         return "torch", f"torch: {why}."
     if facts.parameter_count <= SMALL_MODEL and values.get("compute.weights") != "int8":
         return "torch", "torch: so small a model is converted for longer than it saves."
+    if why := why_too_large(facts, hardware, values):
+        return "torch", f"torch: {why}."
     return "openvino", "OpenVINO runs this architecture faster on a processor; it is compared with torch at first use."
+
+
+def why_too_large(facts: ModelFacts, hardware: Hardware, values: Mapping[str, Any]) -> str | None:
+    """Say, as a clause, why the memory that may be used does not hold a converted copy; None where it does.
+
+    Args:
+        facts: What the model's files say.
+        hardware: The machine.
+        values: As for `choose_backend`; `compute.memory_limit` in bytes.
+    """
+    from embedprefs.facts.memory import weights_held
+
+    limit = values.get("compute.memory_limit")
+    if not isinstance(limit, int) or values.get("compute.weights") == "int8":
+        return None  # int8 is asked for, and runs nowhere else
+    exact = values.get("compute.exactness") == "exact"
+    auto = "bfloat16" if hardware.native_bfloat16 and not exact else "float32"
+    stated = values.get("compute.dtype", "auto")
+    held, what = weights_held(facts, dtype=auto if stated == "auto" else stated, backend="openvino")
+    return f"{what}, and {readable_size(limit)} may be used" if held > limit else None
 
 
 def why_not_converted(facts: ModelFacts, values: Mapping[str, Any]) -> str | None:

@@ -87,6 +87,8 @@ CPU_BATCH_SIZE = 64
 STATIC_BATCH_SIZE = 1024
 STATIC_BATCH_TOKENS = 262_144
 ACCELERATOR_BATCH_SIZE = 256
+#: Texts in one batch without padding: as many of 16 tokens as the largest token budget holds.
+PACKED_BATCH_SIZE = 4096
 #: The largest and the smallest token budget that "auto" takes on an accelerator.
 ACCELERATOR_BATCH_TOKENS = (65_536, 2048)
 #: Share of what is free that "auto" takes: the rest is left to allocator, other processes and the file cache.
@@ -206,8 +208,24 @@ def _attention(run: _Run, stated: Any) -> tuple[Any, str]:
         return None, "A static model has no attention."
     if facts.model_type in LOCAL_MODEL_TYPES and run.on_cpu:
         return "local", f"Exact attention within the window of {facts.model_type}'s local layers, without dense masks."
+    padded = ""
+    if not run.on_cpu and run.values["compute.backend"] == "torch":
+        from embedprefs.engine.gpu.architectures import kernel_objection, objection_to_facts
+
+        why = objection_to_facts(facts) or kernel_objection(
+            facts,
+            run.hardware,
+            device=run.device,
+            dtype=run.values["compute.dtype"],
+            autocast=run.values["compute.autocast"],
+        )
+        if why is None:
+            return "varlen", (
+                "Texts are computed without padding, by torch's own kernel; compared with padded texts at first use."
+            )
+        padded = f" Texts are padded: {why}."
     if facts.model_type in SDPA_MODEL_TYPES:
-        return "sdpa", f"torch's fused attention, which {facts.model_type} supports."
+        return "sdpa", f"torch's fused attention, which {facts.model_type} supports.{padded}"
     if facts.model_type is None:
         return "eager", "The model's type is not stated, and every model has eager."
     return "eager", f"It is not known that {facts.model_type} supports sdpa, and every model has eager."
@@ -298,6 +316,8 @@ def _max_batch_size(run: _Run, stated: Any) -> tuple[Any, str]:
         return STATIC_BATCH_SIZE, "A static model only looks vectors up."
     if run.on_cpu:
         return CPU_BATCH_SIZE, "The token budget bounds all but the shortest texts."
+    if run.values["compute.attention"] == "varlen":
+        return PACKED_BATCH_SIZE, "Without padding the token budget bounds short texts as well."
     return ACCELERATOR_BATCH_SIZE, "The token budget bounds long texts; this bounds short ones."
 
 
@@ -306,6 +326,11 @@ def _compile(run: _Run, stated: Any) -> tuple[Any, str]:
         return stated, "Stated."
     if run.on_cpu:
         return False, "On a CPU compiling takes longer than it saves, and needs a C++ compiler."
+    if run.values["compute.attention"] == "varlen":
+        return False, (
+            "Compiling takes up to minutes at each start, and what it saves is not measured here; compile = true fills "
+            "batches up to a few fixed numbers of tokens and compiles each once."
+        )
     return False, "Every new length would be compiled again; compile = true takes it all the same."
 
 
@@ -320,19 +345,21 @@ def _cache(run: _Run, stated: Any) -> tuple[Any, str]:
     return str(folder.absolute()), "Stated."
 
 
-def _cache_size(_run: _Run, stated: Any) -> tuple[Any, str]:
+def _cache_size(run: _Run, stated: Any) -> tuple[Any, str]:
     size = parse_memory_size(stated, None)
+    if "compute.cache_size" not in run.sources.stated_values:
+        return size, f"Nothing states it, and the default is {stated}."
     return size, f"Stated as {stated}." if isinstance(stated, str) else "Stated."
 
 
 _AUTO: tuple[tuple[str, Callable[[_Run, Any], tuple[Any, str]]], ...] = (
     ("compute.device", _device),
+    ("compute.memory_limit", _memory_limit),
     ("compute.backend", _backend),
     ("compute.dtype", _dtype),
     ("compute.attention", _attention),
     ("compute.workers", _workers),
     ("compute.threads", _threads),
-    ("compute.memory_limit", _memory_limit),
     ("compute.batch_tokens", _batch_tokens),
     ("compute.max_batch_size", _max_batch_size),
     ("compute.compile", _compile),

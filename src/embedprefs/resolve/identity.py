@@ -148,6 +148,9 @@ def _vectors(sources: Sources, choices: dict[str, Choice]) -> None:
     )
 
 
+#: Preferences of an index that decide what its vectors are.
+_OF_A_COLLECTION = ("index.template", "index.chunk_context")
+
 _RULES: tuple[Callable[[Sources, dict[str, Choice]], None], ...] = (_model, _tokenizer, _prompts, _vectors)
 
 
@@ -159,7 +162,7 @@ def identity_choices(sources: Sources) -> dict[str, Choice]:
     for declared in every_field():
         section = declared.key.partition(".")[0]
         about_the_model = section in ("model", "tokenizer", "prompts", "vectors", "sparse")
-        if declared.key in choices or not (about_the_model or declared.key == "index.template"):
+        if declared.key in choices or not (about_the_model or declared.key in _OF_A_COLLECTION):
             continue
         choice = sources.stated(declared.key)
         choices[declared.key] = choice or Choice(declared.default, DEFAULT_ORIGIN, "Nothing states it.")

@@ -126,8 +126,8 @@ class Sources:
 
     @property
     def known_by_base(self) -> bool:
-        """True where the table knows not this model but one it was made from."""
-        return self.known_model is not None and self.known_model.by == "base model"
+        """True where the table may know not this model but one it was made from."""
+        return self.known_model is not None and self.known_model.by != "name"
 
     @property
     def known_prompts(self) -> Mapping[str, str]:

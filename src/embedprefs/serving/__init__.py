@@ -7,8 +7,9 @@ start.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from embedprefs.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from embedprefs.serving.artefact import Artefact
@@ -30,11 +31,4 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used."""
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module 'embedprefs.serving' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"embedprefs.serving.{home}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = lazy_names(__name__, _HOMES)

@@ -32,6 +32,8 @@ PREFERENCES_FILE = "preferences.json"
 RECORD_FILE = "record.json"
 CANARIES_FILE = "canaries.npy"
 CALIBRATION_FILE = "calibration.json"
+#: Weights of the modules behind the pooling, for vectors that are pooled outside the converted model.
+CHAIN_FILE = "chain.npz"
 MODEL_FOLDER = "model"
 QUANTISED_FOLDER = "model-int8"
 #: What OpenVINO compiled for a processor; made anew where it is of another one.

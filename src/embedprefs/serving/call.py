@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     from embedprefs.engine.pipeline import Settings
     from embedprefs.engine.tokenising import TokenisedTexts
     from embedprefs.model.tokens import TokenWindow
+    from embedprefs.serving.artefact import EncodingSettings
     from embedprefs.serving.encoder import Encoder
 
-__all__ = ["CallArguments", "encode"]
+__all__ = ["CallArguments", "encode", "in_precision", "prompt_of", "require_calibration"]
 
 Floats = NDArray[np.float32]
 
@@ -122,6 +123,7 @@ class _Call:
         """Return the vectors in the order of the inputs."""
         self._require_calibration()
         if not read.items:
+            self._prompt()  # an unknown name is refused whatever it would stand before
             return self._finished(np.empty((0, self._dimension), dtype=np.float32))
         texts, order = distinct_texts(read.items)
         self.report.duplicates = len(read.items) - len(texts)
@@ -141,18 +143,7 @@ class _Call:
 
     def _prompt(self) -> str:
         """Return the prompt for these arguments: as the host resolves them."""
-        arguments, encoding = self.arguments, self.encoder.encoding
-        if arguments.prompt is not None:
-            return arguments.prompt
-        name = arguments.prompt_name if arguments.prompt_name is not None else encoding.default_prompt_name
-        if name is None:
-            return ""
-        if name not in encoding.prompts:
-            raise InputError(
-                f"prompt_name is {name!r}, and there is no prompt of that name.\n"
-                f"  Allowed: {', '.join(sorted(encoding.prompts))}."
-            )
-        return encoding.prompts[name]
+        return prompt_of(self.encoder.encoding, self.arguments.prompt, self.arguments.prompt_name)
 
     def _overlong(self, texts: Sequence[str], prompt: str) -> dict[int, int]:
         """Return position among the distinct texts -> tokens, for those that are too long."""
@@ -303,29 +294,58 @@ class _Call:
     # What the caller gets --------------------------------------------------------------------------------------------
 
     def _require_calibration(self) -> None:
-        """Refuse codes from calibrated ranges where there are no ranges."""
-        precision = self.arguments.precision
-        if precision in ("int8", "uint8") and self.encoder.calibration is None:
-            raise InvalidPreferenceError(
-                Problem(
-                    f'precision "{precision}" needs ranges, and vectors.calibration names none.',
-                    key="vectors.calibration",
-                    fix="Run embedprefs calibrate TEXTS, name its file in vectors.calibration, and compile again.",
-                )
-            )
+        require_calibration(self.encoder, self.arguments.precision)
 
     def _finished(self, rows: Floats) -> NDArray[Any]:
-        """Quantise where it is asked for."""
-        precision = self.arguments.precision
-        calibration = self.encoder.calibration if precision in ("int8", "uint8") else None
-        if calibration is not None and len(rows):
-            codes, clipped = calibration.quantize(rows, "int8" if precision == "int8" else "uint8")
-            self.report.clipped += clipped
-            return codes
-        if precision in ("binary", "ubinary"):
-            bits = np.packbits(rows > 0, axis=1)
-            # int8 is the same bits moved by 128, as the host does.
-            return bits if precision == "ubinary" else (bits.astype(np.int16) - 128).astype(np.int8)
-        if precision in ("int8", "uint8"):
-            return rows.astype(precision)
-        return rows
+        return in_precision(self.encoder, rows, self.arguments.precision, self.report)
+
+
+def prompt_of(encoding: EncodingSettings, prompt: str | None, prompt_name: str | None) -> str:
+    """Return the prompt of a call, as the host resolves it.
+
+    Raises:
+        InputError: there is no prompt of that name.
+    """
+    if prompt is not None:
+        return prompt
+    name = prompt_name if prompt_name is not None else encoding.default_prompt_name
+    if name is None:
+        return ""
+    if name not in encoding.prompts:
+        raise InputError(
+            f"prompt_name is {name!r}, and there is no prompt of that name.\n"
+            f"  Allowed: {', '.join(sorted(encoding.prompts))}."
+        )
+    return encoding.prompts[name]
+
+
+def require_calibration(encoder: Encoder, precision: str | None) -> None:
+    """Refuse codes from calibrated ranges where there are no ranges.
+
+    Raises:
+        InvalidPreferenceError: int8 or uint8 is asked for, and there are none.
+    """
+    if precision in ("int8", "uint8") and encoder.calibration is None:
+        raise InvalidPreferenceError(
+            Problem(
+                f'precision "{precision}" needs ranges, and vectors.calibration names none.',
+                key="vectors.calibration",
+                fix="Run embedprefs calibrate TEXTS, name its file in vectors.calibration, and compile again.",
+            )
+        )
+
+
+def in_precision(encoder: Encoder, rows: Floats, precision: str | None, report: EncodeReport) -> NDArray[Any]:
+    """Quantise where it is asked for; what lies outside the calibrated ranges is counted in the report."""
+    calibration = encoder.calibration if precision in ("int8", "uint8") else None
+    if calibration is not None and len(rows):
+        codes, clipped = calibration.quantize(rows, "int8" if precision == "int8" else "uint8")
+        report.clipped += clipped
+        return codes
+    if precision in ("binary", "ubinary"):
+        bits = np.packbits(rows > 0, axis=1)
+        # int8 is the same bits moved by 128, as the host does.
+        return bits if precision == "ubinary" else (bits.astype(np.int16) - 128).astype(np.int8)
+    if precision in ("int8", "uint8"):
+        return rows.astype(precision)
+    return rows

@@ -149,6 +149,7 @@ class _Writer:
         self._tokenizer().save(str(self.folder / names.TOKENIZER_FILE), pretty=False)
         self._write_preferences()
         self._write_source()
+        self._write_chain()
         if self.resolved.calibration_file is not None and self.resolved["vectors.precision"] in ("int8", "uint8"):
             shutil.copyfile(self.resolved.calibration_file, self.folder / names.CALIBRATION_FILE)
         artefact = Artefact(
@@ -269,6 +270,23 @@ class _Writer:
                 target = self.folder / names.SOURCE_FOLDER / name
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(source, target)
+
+    def _write_chain(self) -> None:
+        """Write the weights of the modules behind the pooling, where there are any.
+
+        The converted model computes them too, but from a pooling of its own: parts of a text are pooled outside it.
+        """
+        if self.resolved.facts.is_static:
+            return
+        pairs = zip(self.resolved.facts.modules[2:], list(self.model)[2:], strict=False)
+        weights = {
+            f"{facts.path}/{name}": tensor.detach().float().cpu().numpy()
+            for facts, module in pairs
+            for name, tensor in module.state_dict().items()
+        }
+        if weights:
+            with (self.folder / names.CHAIN_FILE).open("wb") as stream:
+                np.savez(stream, **weights)
 
     # Measuring -------------------------------------------------------------------------------------------------------
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from embedprefs.model.report import EncodeReport, ReportBook
+from embedprefs.model.report import KeepsReport, ReportBook
 from embedprefs.model.streaming import stream_chunks
 from embedprefs.serving.artefact import Artefact, EncodingSettings, RuntimeSettings
 from embedprefs.serving.call import CallArguments, encode
+from embedprefs.serving.spans import embed_spans, modules_behind_pooling
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from embedprefs.cache import CacheSpace, EmbeddingCache
     from embedprefs.calibration import Calibration
     from embedprefs.engine.backend import Backend
+    from embedprefs.engine.numpy_chain import NumpyChain
     from embedprefs.engine.tokenising import TextTokenizer
     from embedprefs.model.tokens import TokenCounter
     from embedprefs.preferences import Preferences
@@ -34,7 +35,7 @@ Role = Literal["query", "document"]
 Precision = Literal["float32", "int8", "uint8", "binary", "ubinary"]
 
 
-class Encoder:
+class Encoder(KeepsReport):
     """Embeds texts as the model does that it was compiled from, with neither torch nor sentence-transformers.
 
     `load_encoder` returns one. Prompts, lengths, windows, truncation, normalisation and precision are those of the
@@ -85,7 +86,7 @@ class Encoder:
 
         Returns:
             An array of shape (texts, dimensions), float32 unless `precision` says otherwise, or one of shape
-            (dimensions,) for one text.
+            (dimensions,) for one text. No texts give (0, dimensions).
 
         Raises:
             InputError: the inputs are no texts, or an argument is not allowed.
@@ -144,31 +145,45 @@ class Encoder:
 
         return stream_chunks(texts, role, chunk_size, embed)
 
+    def embed_spans(
+        self,
+        text: str,
+        spans: Iterable[Sequence[int]],
+        role: Role = "document",
+        *,
+        prompt: str | None = None,
+        prompt_name: str | None = None,
+    ) -> Any:
+        """Embed parts of a text so that each knows its surroundings: one pass over the text, one vector for each part.
+
+        The transformer reads the whole text, and the token vectors of each span are averaged (late chunking). A span
+        that holds the whole text gets the vector of `encode_document`. A text longer than the model reads is read in
+        overlapping windows, whatever `tokenizer.overflow` says. Normalisation, truncation and precision are those of
+        the preferences.
+
+        Args:
+            text: The text.
+            spans: Pairs of the first character and the one behind the last, from 0; they may overlap.
+            role: Which prompt the text gets.
+            prompt: A prompt to put before the text instead; "" puts none.
+            prompt_name: Name of such a prompt.
+
+        Returns:
+            An array of shape (spans, dimensions), in the order of the spans.
+
+        Raises:
+            InputError: spans are empty, reach beyond the text or hold no token, which names them; or the model is none
+                that averages the token vectors of a transformer.
+            InvalidPreferenceError: prompt and overlap leave no room in a window, or int8 and uint8 have no calibration.
+            ModelFilesError: the artefact was written before it held what this needs.
+        """
+        return embed_spans(self, text, spans, role, prompt, prompt_name)
+
     def encode_uncached(self, texts: Sequence[str], role: Role) -> NDArray[np.float32]:
         """Compute the float32 vectors of texts, whatever is kept of them."""
         arguments = replace(_of_role(role, None, None, {}), precision="float32", use_cache=False)
         vectors: NDArray[np.float32] = encode(self, list(texts), arguments)
         return vectors
-
-    # Reports ---------------------------------------------------------------------------------------------------------
-
-    @property
-    def report(self) -> EncodeReport:
-        """What has been encoded since the encoder was loaded, as a copy."""
-        return self._book.total
-
-    def collect_report(self) -> AbstractContextManager[EncodeReport]:
-        """Collect a report of the calls that end within a block, from whichever thread."""
-        return self._book.collect()
-
-    def forget_report(self) -> None:
-        """Begin the running total anew."""
-        self._book = ReportBook()
-
-    @property
-    def report_book(self) -> ReportBook:
-        """Where calls are counted."""
-        return self._book
 
     # What it is ------------------------------------------------------------------------------------------------------
 
@@ -265,6 +280,11 @@ class Encoder:
     def tokenizer(self) -> Tokenizer:
         """The model's tokenizer, which neither pads nor cuts; the encoder itself works on another object."""
         return _read_tokenizer(self._artefact)
+
+    @cached_property
+    def modules_behind_pooling(self) -> NumpyChain:
+        """What the model does after its transformer, for vectors that are pooled outside the converted model."""
+        return modules_behind_pooling(self)
 
     def text_tokenizer(self, role: str) -> TextTokenizer:
         """Return what turns the texts of a role into tokens."""

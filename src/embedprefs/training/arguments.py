@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from embedprefs.checks.training_arguments import IN_BATCH_NEGATIVES_LOSSES, TRAINING_ARGUMENTS
+from embedprefs.checks.training_arguments import IN_BATCH_NEGATIVES_LOSSES, TRAINING_ARGUMENTS, strategies
 from embedprefs.errors import InvalidPreferenceError, Problem
 from embedprefs.preferences import Preferences
 
@@ -28,6 +28,9 @@ _OWN = {
     "output_dir": "The folder is an argument of the run: --output, or train(..., output=...).",
     "resume_from_checkpoint": "A run that was interrupted continues by itself when it is started again.",
     "prompts": "[prompts] is used in training too, by role.",
+    "eval_on_start": "The base is evaluated on the development set before the first step anyway.",
+    "push_to_hub": "The host would upload pieces of checkpoints. The run's folder holds the whole model: upload that, "
+    "when you have seen the verdict.",
 }
 #: Losses that need several rows of each label in a batch.
 _GROUPED_BY_LABEL = frozenset(
@@ -163,6 +166,7 @@ def choose_arguments(
         choose("batch_sampler", "group_by_label", f"{loss} compares rows of one label")
     choose("report_to", "none", "nothing is sent anywhere unless asked for")
     choose("disable_tqdm", True, "progress is reported by the run")
+    choose("logging_nan_inf_filter", False, "a loss that is no number ends the run")
     steps = ArgumentChoices(found, rows).steps
     choose("logging_steps", max(1, steps // _LOGS), f"about {_LOGS} points of the curve")
     return ArgumentChoices(found, rows)
@@ -191,7 +195,7 @@ def _refuse(preferences: Preferences, stated: Mapping[str, Any], loss: str, metr
         )
 
     for name, fix in _OWN.items():
-        if stated.get(name) is not None:
+        if stated.get(name) not in (None, False):
             refuse(name, f"training.arguments.{name} is set by the run itself.", f"Leave it out. {fix}")
     accumulated = stated.get("gradient_accumulation_steps", 1)
     if loss in IN_BATCH_NEGATIVES_LOSSES and isinstance(accumulated, int) and accumulated > 1:
@@ -241,8 +245,6 @@ def _choose_sizes(
     if contrastive:
         reason += "; the other rows of a batch are the negatives"
     choose("per_device_train_batch_size", size, reason)
-    size = found["per_device_train_batch_size"].value
-    choose("per_device_eval_batch_size", size, "as in training, so that losses can be compared")
     if found.get("max_steps") is None or found["max_steps"].value <= 0:
         epochs = 3 if rows < 1_000 else 2 if rows < 10_000 else 1
         choose("num_train_epochs", epochs, f"{rows:,} rows: fewer passes the more there are")
@@ -256,6 +258,8 @@ def _choose_optimizer(choose: Any, preferences: Preferences, resolved: Resolved,
         rate, reason = rate / 2, f"{reason}; half of it for fewer than 500 rows"
     choose("learning_rate", rate, reason)
     choose("lr_scheduler_type", "cosine", "as most published recipes for embedding models")
+    if preferences.training.arguments.get("lr_scheduler_type") in ("reduce_lr_on_plateau", "greedy"):
+        choose("lr_scheduler_kwargs", {"mode": "max"}, "the metric is better the larger it is")
     choose("warmup_steps", 0.1, "a tenth of all steps")
     choose("weight_decay", 0.01, "as most published recipes for embedding models")
 
@@ -296,23 +300,22 @@ def _pays_bfloat16(resolved: Resolved) -> tuple[bool, str]:
 
 def _choose_evaluation(choose: Any, stated: Mapping[str, Any], metric: str | None) -> None:
     share = 1 / _EVALUATIONS
-    if metric is None:
-        choose("eval_strategy", "no", "there is no development set")
-    else:
-        saving = stated.get("save_strategy")
-        strategy = saving if saving in ("steps", "epoch") else "steps"
-        choose("eval_strategy", strategy, "the best checkpoint is chosen on the development set")
-    evaluation = stated.get("eval_strategy", "no" if metric is None else "steps")
+    evaluation, saving = strategies(stated, has_development=metric is not None)
+    reason = "the best checkpoint is chosen on the development set"
+    choose("eval_strategy", evaluation, reason if metric is not None else "there is no development set")
+    choose("save_strategy", saving, "evaluations and checkpoints go together")
     together = stated.get("save_steps", stated.get("eval_steps", share))
-    choose("save_strategy", evaluation if evaluation != "no" else "steps", "evaluations and checkpoints go together")
     reason = (
         f"{_EVALUATIONS} times in the whole run" if together == share else "evaluations and checkpoints go together"
     )
-    choose("save_steps", together, reason)
+    if saving == "steps":
+        choose("save_steps", together, reason)
     choose("save_total_limit", 2, "the best and the last")
     if evaluation == "no":
         return
-    choose("eval_steps", stated.get("eval_steps", together), reason)
-    choose("load_best_model_at_end", True, "the best checkpoint on the development set is the result")
+    if evaluation == "steps":
+        choose("eval_steps", stated.get("eval_steps", together), reason)
+    if saving != "no":
+        choose("load_best_model_at_end", True, "the best checkpoint on the development set is the result")
     choose("metric_for_best_model", metric, "training.metric, as the evaluation reports it")
     choose("greater_is_better", True, "more is better")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from embedprefs.evaluation.wording import figure, interval_words, p_value_words
 from embedprefs.files import write_text
-from embedprefs.training.result import VERDICTS
+from embedprefs.training.result import GUARD_VERDICTS, VERDICTS, judged
 
 if TYPE_CHECKING:
     from embedprefs.training.result import TrainingResult
@@ -56,10 +56,11 @@ def card_text(result: TrainingResult, examples: Sequence[Mapping[str, Any]] = ()
     for title, found in (("Test set", result.comparison), ("Guard set", result.guard)):
         if found is None:
             continue
+        words = VERDICTS[judged(found)] if found is result.comparison else GUARD_VERDICTS[found.verdict]
         lines += [
             f"## {title}",
             "",
-            f"Verdict: {VERDICTS[found.verdict]}.",
+            f"Verdict: {words}.",
             "",
             "| metric | before | after | difference | 95 % interval | randomisation test |",
             "|---|---|---|---|---|---|",

@@ -16,6 +16,7 @@ __all__ = [
     "MANIFEST",
     "MODEL",
     "RESULT",
+    "damage",
     "finished_training",
     "last_checkpoint",
     "mark_complete",
@@ -141,13 +142,40 @@ def _write_json(path: Path, value: Any) -> None:
 
 
 def mark_complete(checkpoint: Path, step: int) -> None:
-    """Mark a checkpoint as whole; the last thing that is written into it."""
-    _write_json(checkpoint / _COMPLETE, {"step": step})
+    """Mark a checkpoint as whole, with the sizes of its files; the last thing that is written into it."""
+    sizes = {
+        path.relative_to(checkpoint).as_posix(): path.stat().st_size
+        for path in sorted(checkpoint.rglob("*"))
+        # Other processes write states of their own, perhaps later.
+        if path.is_file() and not path.match("rng_state_*.pth") and path.name != _COMPLETE
+    }
+    _write_json(checkpoint / _COMPLETE, {"step": step, "files": sizes})
+
+
+def damage(checkpoint: Path) -> str | None:
+    """Say in words which file of a marked checkpoint is not as it was written; None where all are, or nothing is known.
+
+    A file that was cut off or replaced may still load: the host fills what it lacks with random weights.
+    """
+    mark = checkpoint / _COMPLETE
+    if not mark.is_file():
+        return None
+    for name, size in _read_json(mark).get("files", {}).items():
+        path = checkpoint / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if (found := path.stat().st_size) != size:
+            return f"{name} has {found:,} bytes, and {size:,} were written"
+    return None
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    return (checkpoint / _COMPLETE).is_file() and damage(checkpoint) is None
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """Return the newest checkpoint that was written to its end; None where there is none."""
-    whole = [(step, path) for step, path in _checkpoints(folder) if (path / _COMPLETE).is_file()]
+    """Return the newest checkpoint that was written to its end, and is as it was written; None where there is none."""
+    whole = [(step, path) for step, path in _checkpoints(folder) if _is_whole(path)]
     return max(whole)[1] if whole else None
 
 
@@ -162,7 +190,7 @@ def finished_training(
         best: Name of the checkpoint that is the result; the last one if not given.
 
     Returns:
-        Both checkpoints; None where training is not finished.
+        Both checkpoints; None where training is not finished, or one of them is not as it was written.
     """
     path = output / _TRAINED
     if checkpoint is not None:
@@ -171,14 +199,14 @@ def finished_training(
         return None
     names = _read_json(path)
     last, chosen = (output / CHECKPOINTS / str(names.get(name)) for name in ("last", "best"))
-    return (last, chosen) if last.is_dir() and chosen.is_dir() else None
+    return (last, chosen) if _is_whole(last) and _is_whole(chosen) else None
 
 
 def remove_incomplete(folder: Path) -> list[str]:
-    """Remove checkpoints that were cut off in the middle, and return their names."""
+    """Remove checkpoints that were cut off in the middle or damaged, and return their names."""
     removed = []
     for _, path in _checkpoints(folder):
-        if not (path / _COMPLETE).is_file():
+        if not _is_whole(path):
             shutil.rmtree(path)
             removed.append(path.name)
     return removed

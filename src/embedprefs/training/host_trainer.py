@@ -15,9 +15,10 @@ from transformers import PrinterCallback
 
 from embedprefs.errors import InvalidPreferenceError, ModelFilesError, Problem, ResourceError
 from embedprefs.training.arguments import ArgumentChoices
-from embedprefs.training.checkpoints import last_checkpoint, remove_incomplete
+from embedprefs.training.checkpoints import damage, last_checkpoint, remove_incomplete
 from embedprefs.training.host_loss import halve_mini_batch
 from embedprefs.training.losses import LossChoice
+from embedprefs.training.parts import forward_in_parts
 
 __all__ = ["PreferredTrainer", "is_out_of_memory"]
 
@@ -68,6 +69,12 @@ class PreferredTrainer(SentenceTransformerTrainer):  # type: ignore[misc]  # the
             collator.preprocess_fn = partial(model.preprocess, processing_kwargs=limit)
         return collator
 
+    def get_batch_sampler(self, *arguments: Any, **named: Any) -> Any:
+        """Return the sampler of the batches, whose chance follows from `data_seed` where that is stated."""
+        if self.args.data_seed is not None:
+            named["seed"] = self.args.data_seed
+        return super().get_batch_sampler(*arguments, **named)
+
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
         """Add none: the host's reads a thousand rows and writes texts of the data into the card."""
 
@@ -79,7 +86,8 @@ class PreferredTrainer(SentenceTransformerTrainer):  # type: ignore[misc]  # the
             # The host has this method under its older name only, which the next transformers no longer calls.
             model.__dict__["activation_checkpointing_enable"] = partial(_enable_activation_checkpointing, model)
         try:
-            return super().train(*arguments, **named)
+            with forward_in_parts(model, self.loss_choice, compiled=bool(self.args.torch_compile)):
+                return super().train(*arguments, **named)
         finally:
             if bridge:
                 del model.__dict__["activation_checkpointing_enable"]
@@ -125,7 +133,7 @@ class PreferredTrainer(SentenceTransformerTrainer):  # type: ignore[misc]  # the
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log, and end the run when the loss is no number any more."""
-        loss = logs.get("loss")
+        loss = logs.get("loss", logs.get("train_loss"))
         if loss is not None and not math.isfinite(loss):
             raise InvalidPreferenceError(
                 Problem(
@@ -164,6 +172,8 @@ class PreferredTrainer(SentenceTransformerTrainer):  # type: ignore[misc]  # the
             save_file({name: tensor.detach().contiguous() for name, tensor in own.items()}, Path(folder) / _LOSS_FILE)
 
     def _load_from_checkpoint(self, checkpoint_path: str) -> None:
+        if (words := damage(Path(checkpoint_path))) is not None:
+            raise ModelFilesError(f"{checkpoint_path}: the checkpoint is damaged: {words}.", file=checkpoint_path)
         super()._load_from_checkpoint(checkpoint_path)
         path = Path(checkpoint_path) / _LOSS_FILE
         own = self._own_parameters_of_loss()
@@ -187,7 +197,8 @@ class PreferredTrainer(SentenceTransformerTrainer):  # type: ignore[misc]  # the
             self._load_from_checkpoint(folder)
         except Exception as error:
             raise ModelFilesError(
-                f"{folder}: the best checkpoint cannot be loaded: {error}\n  The other checkpoints are kept.",
+                f"{folder}: the best checkpoint cannot be loaded: {error}\n  The other checkpoints are kept. Train "
+                "again in another folder, or load one of them: each is a whole model.",
                 file=folder,
             ) from error
 

@@ -171,6 +171,8 @@ def choose_loss(data: TrainingData, preferences: Preferences, *, resolved: Resol
     )
 
 
+#: Parameters that cached losses alone have.
+_PARTS = ("mini_batch_size", "mini_batch_num_tokens")
 _OVER_LAYERS = frozenset({"AdaptiveLayerLoss", "Matryoshka2dLoss"})
 
 
@@ -199,6 +201,9 @@ def _chosen(
         return _PLAIN, f"{what}; a static model has no activations worth computing in parts"
     if over_layers:
         return _PLAIN, f"{what}; a loss over layers cannot be laid around a cached one"
+    parts = [name for name in _PARTS if name in preferences.training.loss_parameters]
+    if parts:
+        return _CACHED, f"{what}; training.loss_parameters.{parts[0]} asks for computing a batch in parts"
     if resolved is not None:
         fits, why = batch_fits(data, preferences, resolved)
         if fits:

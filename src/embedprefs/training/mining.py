@@ -8,19 +8,25 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from embedprefs.errors import InputError, InvalidPreferenceError, MissingExtraError, Problem
 from embedprefs.training.data import TrainingData, read_training_data
+from embedprefs.wording import many
 
 if TYPE_CHECKING:
+    from embedprefs.evaluation.retrieval import Progress
     from embedprefs.preferences import NegativesPreferences
 
 __all__ = ["MiningReport", "mine_negatives", "synthetic_queries"]
 
 _BATCH = 32
+#: Texts that are embedded between two reports.
+_PART = 2_048
 
 
 @dataclass(frozen=True)
@@ -45,28 +51,39 @@ class MiningReport:
             if self.left_out
             else ""
         )
-        return (
-            f"{self.negatives} hard negatives were mined for each of {self.rows:,} rows among {self.passages:,} "
-            f"passages.{out}"
-        )
+        what = f"{many(self.negatives, 'hard negative')} {'was' if self.negatives == 1 else 'were'} mined"
+        return f"{what} for each of {self.rows:,} rows among {self.passages:,} passages.{out}"
 
 
-class _WithoutBars:
-    """A model whose vectors are computed without a progress bar, which the host's mining always asks for."""
+class _Reporting:
+    """A model that reports how far it is; the host's mining asks for a bar of its own, which is not shown."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, total: int, progress: Progress | None) -> None:
         self._model = model
+        self._total = total
+        self._progress = progress
+        self._done = 0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
 
-    def encode_query(self, *texts: Any, **options: Any) -> Any:
+    def encode_query(self, texts: Sequence[str], **options: Any) -> Any:
         """Embed queries."""
-        return self._model.encode_query(*texts, **{**options, "show_progress_bar": False})
+        return self._embedded(self._model.encode_query, texts, options)
 
-    def encode_document(self, *texts: Any, **options: Any) -> Any:
+    def encode_document(self, texts: Sequence[str], **options: Any) -> Any:
         """Embed passages."""
-        return self._model.encode_document(*texts, **{**options, "show_progress_bar": False})
+        return self._embedded(self._model.encode_document, texts, options)
+
+    def _embedded(self, encode: Callable[..., Any], texts: Sequence[str], options: dict[str, Any]) -> Any:
+        found = []
+        for start in range(0, len(texts), _PART):
+            part = texts[start : start + _PART]
+            found.append(encode(part, **{**options, "show_progress_bar": False}))
+            self._done += len(part)
+            if self._progress is not None:
+                self._progress(self._done, self._total)
+        return np.concatenate(found)
 
 
 def mine_negatives(
@@ -75,6 +92,7 @@ def mine_negatives(
     preferences: NegativesPreferences,
     *,
     passages: Iterable[str] | None = None,
+    progress: Progress | None = None,
 ) -> tuple[TrainingData, MiningReport]:
     """Give each pair passages that are near its question and no answer to it.
 
@@ -88,6 +106,7 @@ def mine_negatives(
         data: Pairs.
         preferences: `[training.negatives]`.
         passages: Where negatives are looked for; the positives of the data if not given.
+        progress: Called with how many texts are embedded, and how many there are.
 
     Returns:
         The pairs with their negatives, and what was done. Pairs for which there are too few are left out, and counted.
@@ -119,7 +138,7 @@ def mine_negatives(
     with contextlib.redirect_stderr(io.StringIO()):
         found = mine_hard_negatives(
             pairs,
-            _WithoutBars(model),
+            _Reporting(model, len(set(pairs["anchor"])) + len(corpus), progress),
             anchor_column_name="anchor",
             positive_column_name="positive",
             corpus=corpus,

@@ -16,10 +16,15 @@ from embedprefs.checks import check
 from embedprefs.checks.finding import Finding
 from embedprefs.checks.subject import TrainingSubject
 from embedprefs.errors import InvalidPreferenceError, Problem
-from embedprefs.evaluation.index import group_queries
-from embedprefs.evaluation.statistics import detectable_difference
-from embedprefs.training.arguments import ArgumentChoices, choose_arguments, prompts_by_column
-from embedprefs.training.batches import Batches, EpochPlan, no_duplicates_epoch, random_epoch, shared_texts
+from embedprefs.training.arguments import ArgumentChoice, ArgumentChoices, choose_arguments, prompts_by_column
+from embedprefs.training.batches import (
+    Batches,
+    EpochPlan,
+    no_duplicates_epoch,
+    random_epoch,
+    shared_texts,
+    split_texts,
+)
 from embedprefs.training.data import TrainingData
 from embedprefs.training.estimates import (
     MemoryNeed,
@@ -28,11 +33,12 @@ from embedprefs.training.estimates import (
     estimate_time,
     padded_tokens,
 )
-from embedprefs.training.evaluation_sets import EvaluationSet
 from embedprefs.training.lengths import RoleLengths, token_lengths
 from embedprefs.training.losses import LossChoice, choose_loss
 from embedprefs.training.plan_text import plan_text
+from embedprefs.training.power import EvaluationPower, evaluation_power
 from embedprefs.training.preparing import Prepared, prepare
+from embedprefs.training.requirements import missing_packages
 from embedprefs.training.split import Leakage
 
 if TYPE_CHECKING:
@@ -45,9 +51,8 @@ __all__ = ["BatchPlan", "EvaluationPower", "TrainingPlan", "plan_training"]
 
 COVERING = "covering"
 _MINI_BATCH = 32
-#: Standard deviation of the difference of two models' nDCG@10 for one query: the middle of what paired comparisons of
-#: embedding models show (0.15 to 0.35). After a baseline, `embedprefs evaluate` says it for the model itself.
-ASSUMED_DEVIATION = 0.25
+#: Of the free memory that a training may need before activations are no longer kept.
+SHARE_OF_MEMORY = 0.9
 #: Subjects of findings that have nothing to do with training.
 _OTHER_FIELDS = ("index", "sparse", "rerank")
 
@@ -76,27 +81,6 @@ class BatchPlan:
             "coverage": self.epoch.coverage,
             "rows_lost": self.epoch.lost,
             "false_negatives": self.false_negatives,
-        }
-
-
-@dataclass(frozen=True)
-class EvaluationPower:
-    """How small a difference a set of queries can show."""
-
-    queries: int
-    groups: int
-    """Source documents, or relevant passages, that the queries belong to."""
-    detectable: tuple[float, float]
-    """Smallest true difference that is shown with 80 % power at the 5 % level: where queries of one document are
-    independent, and where they all succeed or fail together. What is true lies between."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Return it as JSON values."""
-        return {
-            "queries": self.queries,
-            "groups": self.groups,
-            "detectable_difference": list(self.detectable),
-            "assumed_standard_deviation": ASSUMED_DEVIATION,
         }
 
 
@@ -240,12 +224,17 @@ class _Planning:
         loss = self._loss(train)
         metric = self._metric()
         arguments = self._arguments(train, loss, prompts, metric) if loss is not None else None
+        self.refused.extend(_words(problem) for problem in missing_packages(self.preferences))
         batches = self._batches(train, loss, arguments) if loss is not None and arguments is not None else None
         steps = _steps(arguments, batches) if arguments is not None and batches is not None else 0
         trained = _trained_parameters(self.preferences, self.resolved)
         leakage = dict(self.prepared.leakage())
         mined = training.negatives.count if train.kind == "pairs" else 0
         computed = lengths | {f"negative_{number}": lengths["positive"] for number in range(1, mined + 1)}
+        memory = self._memory(computed, loss, arguments, batches, trained)
+        if arguments is not None and memory is not None and self._saves_memory(arguments, memory):
+            arguments = _recomputing(arguments, memory)
+            memory = self._memory(computed, loss, arguments, batches, trained)
         plan = TrainingPlan(
             model=self.resolved.facts.name,
             device=self.resolved.devices[0],
@@ -259,9 +248,13 @@ class _Planning:
             steps=steps,
             metric=metric,
             leakage=leakage,
-            power={name: power for name, item in self.prepared.sets.items() if (power := _power(item)) is not None},
+            power={
+                name: power
+                for name, item in self.prepared.sets.items()
+                if (power := evaluation_power(item)) is not None
+            },
             time=self._time(computed, loss, arguments, batches, steps),
-            memory=self._memory(computed, loss, arguments, batches, trained),
+            memory=memory,
             trained_parameters=trained,
             mined_negatives=mined,
             findings=(),
@@ -311,20 +304,21 @@ class _Planning:
 
     def _batches(self, train: TrainingData, loss: LossChoice, arguments: ArgumentChoices) -> BatchPlan:
         size = max(1, int(arguments["per_device_train_batch_size"]))
-        texts = shared_texts({role: [row[role] for row in train.rows] for role in train.text_roles})
+        columns = {role: [row[role] for row in train.rows] for role in train.text_roles}
+        own, negatives = split_texts(columns)
         chosen = arguments.choices.get("batch_sampler")
         in_batch = loss.host.in_batch_negatives
         sampler = str(chosen.value) if chosen is not None else COVERING if in_batch else "batch_sampler"
-        seed = int(arguments["seed"])
+        seed = int(arguments["seed"] if arguments["data_seed"] is None else arguments["data_seed"])
         if sampler == COVERING:
-            epoch = Batches(texts, size, seed=seed).epoch(0)
+            epoch = Batches(own, size, seed=seed, negatives=negatives).epoch(0)
         elif sampler.startswith("no_duplicates"):
-            epoch = no_duplicates_epoch(texts, size, seed=seed)
+            epoch = no_duplicates_epoch(shared_texts(columns), size, seed=seed)
         else:
             epoch = random_epoch(len(train), size, seed=seed)
         if arguments["dataloader_drop_last"]:
             epoch = epoch.in_equal_parts(size)
-        return BatchPlan(sampler, size, epoch, epoch.false_negatives(texts) if in_batch else 0)
+        return BatchPlan(sampler, size, epoch, epoch.false_negatives(own, negatives) if in_batch else 0)
 
     def _time(
         self,
@@ -353,6 +347,13 @@ class _Planning:
 
     def _checkpointing(self, arguments: ArgumentChoices) -> bool:
         return bool(arguments["activation_checkpointing"])
+
+    def _saves_memory(self, arguments: ArgumentChoices, memory: MemoryNeed) -> bool:
+        """Say whether activations are computed again, where that is left to the run."""
+        if self.preferences.training.activation_checkpointing != "auto" or self.resolved.facts.is_static:
+            return False
+        stated = "activation_checkpointing" in arguments.choices
+        return not stated and memory.available is not None and memory.total > SHARE_OF_MEMORY * memory.available
 
     def _memory(
         self,
@@ -423,7 +424,19 @@ class _Planning:
             memory_needed=plan.memory.total if plan.memory is not None else None,
             memory_free=plan.memory.available if plan.memory is not None else None,
             device=plan.device,
+            needs_teacher=plan.loss is not None and plan.loss.needs_teacher,
+            uses_metric=any(item is not None and item.task is not None for item in self.prepared.sets.values()),
         )
+
+
+def _recomputing(arguments: ArgumentChoices, memory: MemoryNeed) -> ArgumentChoices:
+    gib = 1024**3
+    choice = ArgumentChoice(
+        value=True,
+        reason=f"kept, activations would make it {memory.total / gib:.2f} GiB of {(memory.available or 0) / gib:.2f} "
+        "GiB free",
+    )
+    return replace(arguments, choices={**arguments.choices, "activation_checkpointing": choice})
 
 
 def _without_secrets(arguments: ArgumentChoices) -> dict[str, Any]:
@@ -469,19 +482,3 @@ def _trained_parameters(preferences: Preferences, resolved: Resolved) -> int:
         if any(fnmatchcase(f"0.model.{name}", pattern) for pattern in training.freeze)
     )
     return max(0, facts.parameter_count - frozen)
-
-
-def _power(item: EvaluationSet | None) -> EvaluationPower | None:
-    if item is None or item.task is None:
-        return None
-    task = item.task
-    groups, _ = group_queries(task.judgements, task.index, "auto")
-    sizes = np.unique([groups[query] for query in task.queries], return_counts=True)[1].astype(np.float64)
-    count = int(sizes.sum())
-    if count < 2 or len(sizes) < 2:
-        return None
-    apart = ASSUMED_DEVIATION / math.sqrt(count)
-    together = ASSUMED_DEVIATION * float(np.sqrt((sizes**2).sum())) / count
-    return EvaluationPower(
-        count, len(sizes), (detectable_difference(apart, count), detectable_difference(together, len(sizes)))
-    )

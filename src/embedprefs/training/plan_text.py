@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from embedprefs.training.columns import KINDS
 from embedprefs.training.progress import duration
@@ -89,6 +89,7 @@ def _training(plan: TrainingPlan) -> Iterator[tuple[str, str]]:
         yield "loss", f"{plan.loss.to_text()}: {plan.loss.reason}"
     if plan.mined_negatives:
         yield "negatives", f"{plan.mined_negatives} will be mined for each pair, when the model is loaded"
+        yield "", "a negative may be the answer of another row, so that batches may be smaller, and steps more"
     batches = plan.batches
     if batches is not None:
         sizes = batches.epoch.sizes
@@ -112,7 +113,12 @@ def _training(plan: TrainingPlan) -> Iterator[tuple[str, str]]:
         for name in _SHOWN:
             if name in plan.arguments.choices:
                 choice = plan.arguments.choices[name]
-                yield "argument", f"{name} = {choice.value} ({choice.reason})"
+                yield "argument", f"{name} = {_written(choice.value)} ({choice.reason})"
+
+
+def _written(value: Any) -> str:
+    """Return a value as a preferences file has it."""
+    return str(value).lower() if isinstance(value, bool) else f"{value}"
 
 
 def _evaluation(plan: TrainingPlan) -> Iterator[tuple[str, str]]:

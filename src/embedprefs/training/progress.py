@@ -14,7 +14,7 @@ class TrainingProgress:
     """How far a run is."""
 
     stage: str
-    """`baseline`, `training`, `test`, `guard`, `saving`."""
+    """`mining`, `baseline`, `training`, `test`; `baseline, guard` and `test, guard` for the guard set."""
     done: int
     """Steps, or texts embedded."""
     total: int
@@ -30,6 +30,11 @@ class TrainingProgress:
         parts = [f"{self.stage} {self.done:,}/{self.total:,}"]
         if self.seconds_left is not None:
             parts.append(f"{duration(self.seconds_left)} left")
+        return ", ".join(filter(None, [*parts, self.values_text()]))
+
+    def values_text(self) -> str:
+        """Return the last loss and metric alone, `loss 0.412, development 0.7000`; empty while there are none."""
+        parts = []
         if self.loss is not None:
             parts.append(f"loss {self.loss:.3f}")
         if self.metric is not None:

@@ -13,7 +13,7 @@ from embedprefs.errors import MissingExtraError
 from embedprefs.evaluation.wording import figure, interval_words, p_value_words
 from embedprefs.files import write_text
 from embedprefs.training.progress import duration
-from embedprefs.training.result import VERDICTS
+from embedprefs.training.result import GUARD_VERDICTS, VERDICTS, judged
 
 if TYPE_CHECKING:
     from embedprefs.evaluation import PairedComparison
@@ -183,12 +183,12 @@ def _banner(result: TrainingResult) -> str:
         f"{found.metric} {figure(item.a)} &rarr; {figure(item.b)}, {figure(item.difference, signed=True)}, "
         f"95&nbsp;% interval {interval_words(item.interval, signed=True)}, {html.escape(p_value_words(item.p_value))}"
     )
-    verdict = VERDICTS[found.verdict].capitalize()
+    verdict = judged(found)
+    title = VERDICTS[verdict].capitalize()
     guard = result.guard
-    below = "" if guard is None else f"<br>Guard set: {VERDICTS[guard.verdict]}."
+    below = "" if guard is None else f"<br>Guard set: {GUARD_VERDICTS[guard.verdict]}."
     return (
-        f'<div class="banner" style="background:{_BANNERS[found.verdict]}"><strong>{verdict}</strong><br>{words}{below}'
-        "</div>"
+        f'<div class="banner" style="background:{_BANNERS[verdict]}"><strong>{title}</strong><br>{words}{below}</div>'
     )
 
 
@@ -230,7 +230,7 @@ def _numbers(result: TrainingResult) -> str:
         ),
         ("steps", f"{result.steps:,} of {result.planned_steps:,}"),
         ("parameters trained", f"{result.trained_parameters:,} of {result.parameters:,}"),
-        ("tokens trained on in the last process", f"{result.tokens:,}"),
+        ("tokens trained on since the last start", f"{result.tokens:,}"),
         *((f"time, {stage}", duration(seconds)) for stage, seconds in result.seconds.items()),
         *((f"fingerprint, {name}", value) for name, value in result.fingerprints.items()),
         ("model", str(result.model)),

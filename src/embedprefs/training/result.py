@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from embedprefs.evaluation import PairedComparison, PairsEvaluation, RetrievalEvaluation
 from embedprefs.evaluation.wording import figure, interval_words, p_value_words
@@ -14,7 +14,10 @@ from embedprefs.files import write_text
 from embedprefs.training.checkpoints import RESULT
 from embedprefs.training.progress import duration
 
-__all__ = ["VERDICTS", "TrainingResult"]
+if TYPE_CHECKING:
+    from embedprefs.evaluation.comparison import Verdict
+
+__all__ = ["GUARD_VERDICTS", "VERDICTS", "TrainingResult", "judged"]
 
 #: The verdict of a comparison -> what it says of a run.
 VERDICTS: Mapping[str, str] = {
@@ -23,6 +26,21 @@ VERDICTS: Mapping[str, str] = {
     "equivalent": "equivalent within the margin",
     "undecided": "not enough queries to tell",
 }
+#: The same for the guard set, which only must not get worse.
+GUARD_VERDICTS: Mapping[str, str] = {**VERDICTS, "equivalent": "no worse than the margin allows"}
+
+
+def judged(found: PairedComparison) -> Verdict:
+    """Return the verdict on a run.
+
+    A comparison calls equivalent what loses no more than the margin. Here the question is whether training helped, so
+    that a gain beyond the margin has to be ruled out too: else there were not enough queries to tell.
+    """
+    item = found.result
+    if found.verdict == "equivalent" and not found.identical and item.interval is not None:
+        within = item.interval.high <= (found.margin or 0.0) * abs(item.a)
+        return "equivalent" if within else "undecided"
+    return found.verdict
 
 
 @dataclass(frozen=True)
@@ -66,7 +84,7 @@ class TrainingResult:
     @property
     def verdict(self) -> str | None:
         """`better`, `worse`, `equivalent within the margin`, `not enough queries to tell`; None without a test."""
-        return VERDICTS[self.comparison.verdict] if self.comparison is not None else None
+        return VERDICTS[judged(self.comparison)] if self.comparison is not None else None
 
     @property
     def is_acceptable(self) -> bool:
@@ -86,7 +104,7 @@ class TrainingResult:
         else:
             lines.append(f"VERDICT {self.verdict}   {comparison_words(self.comparison)}")
         if self.guard is not None:
-            lines.append(f"guard {VERDICTS[self.guard.verdict]}   {comparison_words(self.guard)}")
+            lines.append(f"guard {GUARD_VERDICTS[self.guard.verdict]}   {comparison_words(self.guard)}")
         if self.development:
             lines.append(
                 f"development {self.development['metric']} {figure(self.development['before'])} -> "
@@ -101,7 +119,9 @@ class TrainingResult:
             other = f"fingerprint {known['trained'][:12]} (base: {known['base'][:12]})"
             lines.append(f"{other}: collections of the base have to be made again")
         lines.append(f"report {self.report}")
-        return "\n".join([*lines, *(f"Note: {note}" for note in self.notes)])
+        # Findings of the plan say themselves what they are.
+        notes = (note if note.startswith("warning[") else f"Note: {note}" for note in self.notes)
+        return "\n".join([*lines, *notes])
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON values, without any text of the data."""

@@ -62,8 +62,6 @@ logger = logging.getLogger("embedprefs.training")
 _DEVELOPMENT = "development.json"
 _ARGUMENTS = "arguments.json"
 _SHOWN_EXAMPLES = 3
-#: Of the free memory that a plan may need before activations are no longer kept.
-_SHARE_OF_MEMORY = 0.9
 
 
 @dataclass
@@ -144,6 +142,17 @@ def train(
     )
     require_plotting()
     require_own_folder(run.output, resume=run.resume)
+    try:
+        return _judged(run, data)
+    except KeyboardInterrupt as error:
+        if str(error):
+            raise
+        raise KeyboardInterrupt(_interrupted_words(run)) from error
+
+
+def _judged(run: _Run, data: TrainingData | Any) -> TrainingResult:
+    """Do everything, from the data to the report."""
+    preferences = run.preferences
     with run.timed("preparing"):
         plan = plan_training(preferences, data, measure=False)
         errors = [finding for finding in plan.findings if finding.severity == "error"]
@@ -204,17 +213,19 @@ def _open(run: _Run, plan: TrainingPlan) -> bool:
 
 
 def _saving_memory(run: _Run, plan: TrainingPlan) -> Preferences:
-    """Decide about activation checkpointing where it is "auto": on where the plan needs more memory than is free.
+    """Do what the plan decided about activation checkpointing where it is "auto".
 
     A run that continues keeps to what was decided when it began.
     """
     if run.preferences.training.activation_checkpointing != "auto":
         return run.preferences
-    path, need = run.output / _ARGUMENTS, plan.memory
+    if "activation_checkpointing" in run.preferences.training.arguments:
+        return run.preferences
+    path = run.output / _ARGUMENTS
     if path.is_file():
         wanted = "activation_checkpointing" in json.loads(path.read_text(encoding="utf-8"))
     else:
-        wanted = need is not None and need.available is not None and need.total > _SHARE_OF_MEMORY * need.available
+        wanted = plan.arguments is not None and bool(plan.arguments["activation_checkpointing"])
     if not wanted:
         return run.preferences
     run.notes.append("Activations are computed again in the backward pass: keeping them would take too much memory.")
@@ -230,7 +241,7 @@ def _with_negatives(run: _Run, model: PreferredSentenceTransformer, data: Traini
     if path.is_file():
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         return replace(data, rows=rows, kind="triplets" if wanted.count == 1 else "tuples", documents=None)
-    found, report = mine_negatives(model, data, wanted)
+    found, report = mine_negatives(model, data, wanted, progress=run.shown("mining"))
     run.notes.append(report.to_text())
     if _is_first_process():
         write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in found.rows))
@@ -318,7 +329,7 @@ def _train(run: _Run, trainer: PreferredTrainer) -> None:
     if trainer.is_world_process_zero():
         removed = remove_incomplete(folder) if folder.is_dir() else []
         if removed:
-            run.notes.append(f"Removed, because they were cut off in the middle: {', '.join(removed)}.")
+            run.notes.append(f"Removed, because they were cut off in the middle or damaged: {', '.join(removed)}.")
     trainer.accelerator.wait_for_everyone()
     done = finished_training(run.output)
     if done is not None:
@@ -342,19 +353,28 @@ def _train(run: _Run, trainer: PreferredTrainer) -> None:
         with interruption.listening(), quiet_host():
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint is not None else None)
     except KeyboardInterrupt as error:
-        raise KeyboardInterrupt(_interrupted_words(run, folder)) from error
+        raise KeyboardInterrupt(_interrupted_words(run)) from error
     if interruption.saved_step is not None and trainer.state.global_step < trainer.state.max_steps:
-        raise KeyboardInterrupt(_interrupted_words(run, folder))
+        raise KeyboardInterrupt(_interrupted_words(run))
     newest = last_checkpoint(folder) if folder.is_dir() else None
     if trainer.is_world_process_zero() and newest is not None:
         chosen = trainer.state.best_model_checkpoint if trainer.args.load_best_model_at_end else None
         finished_training(run.output, newest, Path(chosen).name if chosen else None)
 
 
-def _interrupted_words(run: _Run, folder: Path) -> str:
+def _interrupted_words(run: _Run) -> str:
+    """Say what is safe, and what the same command does."""
+    same = f"The same command with the same output ({run.output})"
+    if not run.output.is_dir():
+        return "Interrupted; nothing was written."
+    if finished_training(run.output) is not None:
+        return f"Interrupted; training is finished, and its checkpoints are safe. {same} only evaluates them."
+    folder = run.output / CHECKPOINTS
     kept = last_checkpoint(folder) if folder.is_dir() else None
-    what = f"{kept.name} is safe" if kept is not None else "the baseline is safe, no checkpoint was made yet"
-    return f"Interrupted; {what}. The same command with the same output ({run.output}) continues from there."
+    if kept is not None:
+        return f"Interrupted; {kept.name} is safe. {same} continues from there."
+    baseline = "the baseline is kept, and " if any(run.output.glob("*_base.jsonl")) else ""
+    return f"Interrupted; {baseline}no checkpoint was made yet. {same} begins training."
 
 
 # Afterwards ----------------------------------------------------------------------------------------------------------
@@ -371,6 +391,13 @@ def _finish(
     if difference is not None:
         run.notes.append(f"The adapter was merged; probe vectors differ by at most {difference:.1e}.")
     served = load_trained(model, run.preferences, folder)
+    made, planned = trainer.state.global_step, trainer.state.max_steps
+    if made < planned:
+        patience = run.preferences.training.early_stopping.patience
+        run.notes.append(
+            f"Training ended early, in step {made:,} of {planned:,}: the development metric did not improve in "
+            f"{patience} evaluations."
+        )
     precision = run.preferences.vectors.precision
     if precision in ("int8", "uint8"):
         run.notes.append(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sentence_transformers.base.sampler import DefaultBatchSampler
 
-from embedprefs.training.batches import Batches, EpochPlan, shared_texts
+from embedprefs.training.batches import Batches, EpochPlan, split_texts
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -38,7 +38,8 @@ class CoveringBatchSampler(DefaultBatchSampler):  # type: ignore[misc]  # the ho
         """Take what the host's trainer gives; see `DefaultBatchSampler`.
 
         Args:
-            dataset: Its columns of texts, all but labels, are what batches may not share.
+            dataset: Its columns of texts, all but labels, are what rows of a batch may not share; negatives, in columns
+                whose names begin with "negative", may be shared with each other.
             batch_size: The most rows of a batch.
             drop_last: Whether all batches must have one size, as several processes need; rows beyond it are lost.
             valid_label_columns: Columns that hold no texts.
@@ -48,7 +49,8 @@ class CoveringBatchSampler(DefaultBatchSampler):  # type: ignore[misc]  # the ho
         super().__init__(dataset, batch_size, drop_last, valid_label_columns, generator, seed)
         labels = {*(valid_label_columns or ()), "dataset_name"}
         columns: dict[str, Any] = {name: dataset[name] for name in dataset.column_names if name not in labels}
-        self._batches = Batches(shared_texts(columns), batch_size, seed=seed)
+        own, negatives = split_texts(columns)
+        self._batches = Batches(own, batch_size, seed=seed, negatives=negatives)
         self._length = len(self._plan(0).batches)
         if drop_last and self._length:
             # What shards batches over processes counts on every batch having this size.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ from embedprefs.training.host_loss import build_loss
 from embedprefs.training.host_trainer import PreferredTrainer
 from embedprefs.training.losses import LossChoice, choose_loss
 from embedprefs.training.parameters import add_lora, freeze, has_adapter, merge_adapter
+from embedprefs.training.requirements import require_packages
 from embedprefs.training.split import split_by_document
 
 if TYPE_CHECKING:
@@ -153,6 +155,7 @@ def build_trainer(
     """
     preferences = with_overrides(preferences, overrides) if overrides else preferences
     refuse_errors(preferences)
+    require_packages(preferences)
     training = preferences.training
     if not isinstance(data, TrainingData):
         data = read_training_data(
@@ -295,7 +298,10 @@ def quiet_host() -> Iterator[None]:
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
     try:
-        yield
+        with warnings.catch_warnings():
+            # What accelerate says to the host about the host's own arguments.
+            warnings.filterwarnings("ignore", category=FutureWarning, module="accelerate")
+            yield
     finally:
         transformers_logging.set_verbosity(verbosity)
         if shown:

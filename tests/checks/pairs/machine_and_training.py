@@ -123,6 +123,18 @@ PAIRS = {
         {"stated": {"index.template": "{title}"}},
         {"stated": {"index.template": "{title}\n{text}"}},
     ),
+    "chunk-context-not-possible": (
+        {"stated": {"index.chunk_context": "document"}, "facts": {"pooling_mode": "cls"}},
+        {"stated": {"index.chunk_context": "document"}, "facts": {"pooling_mode": "mean"}},
+    ),
+    "chunk-context-contradicted": (
+        {"stated": {"index.chunk_context": "document", "index.template": "{headings}\n{text}"}},
+        {"stated": {"index.chunk_context": "document", "index.template": "{text}"}},
+    ),
+    "chunk-context-too-narrow": (
+        {"stated": {"index.chunk_context": "document", "index.chunk_tokens": 32}},
+        {"stated": {"index.chunk_context": "document", "index.chunk_tokens": 31}},
+    ),
     "two-stage-dims-too-large": ({"stated": {"index.two_stage_dims": 32}}, {"stated": {"index.two_stage_dims": 16}}),
     "tenant-field-undeclared": (
         {"stated": {"index.tenant_field": "customer"}},
@@ -168,7 +180,7 @@ PAIRS = {
         {"stated": {"training.arguments": {"fp16": True}}, "hardware": WITH_GPU},
     ),
     "training-best-model": (
-        arguments(load_best_model_at_end=True),
+        arguments(load_best_model_at_end=True, eval_strategy="no"),
         arguments(load_best_model_at_end=True, eval_strategy="steps", eval_steps=50, save_steps=100),
     ),
     "training-metric-unknown": (

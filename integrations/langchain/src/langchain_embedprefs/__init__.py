@@ -5,8 +5,9 @@ The public names are imported when they are first used: naming the package loads
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from embedprefs.lazy_names import lazy_names
 
 __version__ = "0.1.0"
 
@@ -36,14 +37,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used."""
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module 'langchain_embedprefs' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"langchain_embedprefs.{home}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = lazy_names(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:

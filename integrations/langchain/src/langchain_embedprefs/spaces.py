@@ -26,19 +26,25 @@ __all__ = ["LangChainSpace", "PreferredSpace", "aembed_documents", "aembed_query
 Vectors = NDArray[np.float32]
 
 
-def space_of(embedding: Embeddings, distance: Distance | None, template: str | None = None) -> EmbeddingSpace:
+def space_of(
+    embedding: Embeddings,
+    distance: Distance | None,
+    template: str | None = None,
+    chunk_context: str | None = None,
+) -> EmbeddingSpace:
     """The space of LangChain embeddings.
 
     Args:
         embedding: Any of them.
         distance: How its vectors are compared; None takes the preferences' similarity, or cosine where there are none.
         template: What makes the embedded text of a document; None takes that of the preferences.
+        chunk_context: What was read for the vector of a chunk; None takes that of the preferences.
 
     Raises:
         InputError: It is no LangChain embedding, or preferences state another similarity.
     """
     if isinstance(embedding, EmbedPrefsEmbeddings):
-        space = PreferredSpace(embedding, template)
+        space = PreferredSpace(embedding, template, chunk_context)
         if distance is not None and distance != space.distance:
             raise InputError(
                 f'distance is "{distance}", and the preferences compare vectors by "{space.distance}".\n'
@@ -57,8 +63,10 @@ def space_of(embedding: Embeddings, distance: Distance | None, template: str | N
 class PreferredSpace(ModelSpace):
     """The space of `EmbedPrefsEmbeddings`: the same model in memory, the whole record in the collection."""
 
-    def __init__(self, embeddings: EmbedPrefsEmbeddings, template: str | None = None) -> None:
-        super().__init__(embeddings.effective_preferences, template=template)
+    def __init__(
+        self, embeddings: EmbedPrefsEmbeddings, template: str | None = None, chunk_context: str | None = None
+    ) -> None:
+        super().__init__(embeddings.effective_preferences, template=template, chunk_context=chunk_context)
         self.embeddings = embeddings
 
     @property

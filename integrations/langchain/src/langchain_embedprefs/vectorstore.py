@@ -15,7 +15,7 @@ from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores import VectorStore
 from numpy.typing import NDArray
 
-from embedprefs import InputError, InvalidPreferenceError, MissingExtraError, Problem
+from embedprefs import InputError, MissingExtraError
 from embedprefs.preferences import IndexPreferences, SparsePreferences
 from langchain_embedprefs.additions import Addition, documents_of, refuse_named
 from langchain_embedprefs.embeddings import EmbedPrefsEmbeddings
@@ -26,10 +26,12 @@ except ImportError as error:
     raise MissingExtraError(
         "embedprefs-qdrant", extra="qdrant", needed_for="EmbedPrefsVectorStore", distribution="langchain-embedprefs"
     ) from error
+from embedprefs_qdrant.layouts import refuse_context
 from embedprefs_qdrant.sparse import sparse_embedder
 from embedprefs_qdrant.stores.layout import Distance
 from langchain_embedprefs.access import CollectionAccess
 from langchain_embedprefs.filters import as_filter
+from langchain_embedprefs.refusals import refuse_additions_in_context, refuse_named_vectors
 from langchain_embedprefs.searching import Scored, SearchOptions
 from langchain_embedprefs.spaces import aembed_documents, aembed_query, space_of
 from langchain_embedprefs.stores import hold_store
@@ -137,8 +139,9 @@ class EmbedPrefsVectorStore(VectorStore):
         preferences = embedding.effective_preferences if isinstance(embedding, EmbedPrefsEmbeddings) else None
         if index is None:
             index = preferences.index if preferences is not None else IndexPreferences()
-        _refuse_named_vectors(index)
-        self._space = space_of(embedding, distance, index.template)
+        refuse_named_vectors(index)
+        self._space = space_of(embedding, distance, index.template, index.chunk_context)
+        refuse_context(index, self._space)
         if sparse is None:
             sparse = preferences.sparse if preferences is not None else SparsePreferences()
         sparse = sparse if index.hybrid else None
@@ -243,6 +246,8 @@ class EmbedPrefsVectorStore(VectorStore):
 
         Raises:
             InputError: A document cannot be stored, or two different ones have the same id; nothing was stored.
+            InvalidPreferenceError: `index.chunk_context` asks for vectors that are made of whole documents, and
+                documents come here as they were split.
             PreferenceMismatchError: The collection was made under another identity; nothing was stored.
             PartialResultError: The store failed; `failed` names every document that is not stored.
         """
@@ -470,6 +475,7 @@ class EmbedPrefsVectorStore(VectorStore):
         refuse_named("add_documents", named, "documents, ids, batch_size")
         if size is not None and (not isinstance(size, int) or size < 1):
             raise InputError(f"batch_size is {size!r}.\n  Allowed: a whole number of at least 1")
+        refuse_additions_in_context(self._access.collection.index)
         return prepared(documents, ids), size or GROUP_SIZE
 
 
@@ -484,15 +490,3 @@ def _closed_on_error(store: EmbedPrefsVectorStore) -> Iterator[None]:
     except BaseException:
         store.close()
         raise
-
-
-def _refuse_named_vectors(index: IndexPreferences) -> None:
-    if index.vectors:
-        raise InvalidPreferenceError(
-            Problem(
-                f"index.vectors names the further vectors {', '.join(index.vectors)}, which a LangChain store would "
-                "leave empty.",
-                key="index.vectors",
-                fix="Index with QdrantIngestor, which fills them; or give this store index=IndexPreferences(...).",
-            )
-        )

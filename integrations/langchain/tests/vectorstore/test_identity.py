@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from langchain_core.embeddings import DeterministicFakeEmbedding, FakeEmbeddings
 
-from embedprefs import InputError, PreferenceMismatchError, Record, load_model
+from embedprefs import InputError, InvalidPreferenceError, PreferenceMismatchError, Record, load_model
+from embedprefs.preferences import IndexPreferences
 from embedprefs_qdrant import QdrantIngestor
 from langchain_embedprefs import EmbedPrefsEmbeddings, EmbedPrefsVectorStore
 
@@ -41,6 +42,32 @@ def test_another_identity_of_the_same_size_is_refused(make_store, bert_folder, o
         EmbedPrefsVectorStore.from_existing_collection(other, url=store.store, collection="notes")
     assert not other.loaded
     assert store.store.count("notes") == 1
+
+
+def test_a_collection_of_chunks_read_in_their_documents_is_searched_and_not_added_to(make_store, bert_folder):
+    """Documents come here as they were split; the whole ones are indexed elsewhere, under the same preferences."""
+    overrides = {"index.chunk_context": "document", "index.chunk_tokens": 16, "index.collection": "notes"}
+    embeddings = EmbedPrefsEmbeddings(model=bert_folder, overrides=overrides)
+    store = make_store(embeddings)
+    with pytest.raises(InvalidPreferenceError, match="as they were split"):
+        store.add_texts(["red"])
+    assert store.record is None
+    assert not embeddings.loaded
+    text = "The river froze.\n\nIt was a cold winter in the old town, and snow lay on the mountain."
+    with QdrantIngestor(bert_folder, store.store, overrides=overrides) as ingestor:
+        ingestor.ingest([("winter", text)])
+    assert "winter" in store.similarity_search("cold winter", k=1)[0].page_content
+    with pytest.raises(InvalidPreferenceError, match="as they were split"):
+        store.add_texts(["red"])
+    alone = make_store(EmbedPrefsEmbeddings(model=bert_folder), url=store.store)
+    with pytest.raises(PreferenceMismatchError, match=r'chunk_context\s+"document"\s+"chunk"'):
+        alone.similarity_search("cold winter")
+
+
+def test_other_embeddings_cannot_read_documents_whole(make_store):
+    """They take texts and give vectors: nothing of a text's parts is seen."""
+    with pytest.raises(InvalidPreferenceError, match="embeds whole texts alone"):
+        make_store(DeterministicFakeEmbedding(size=6), index=IndexPreferences(chunk_context="document"))
 
 
 def test_any_langchain_embeddings_leave_class_dimension_and_canaries(make_store):

@@ -89,12 +89,18 @@ def adopt_collection(
         force: Record also where the vectors do not agree, or where the collection carries another record.
 
     Raises:
-        InputError: There is no such collection or vector, it holds nothing, no text is found, or its vectors have
-            another length or similarity.
+        InputError: There is no such collection or vector, it holds nothing, no text is found, its vectors have another
+            length or similarity, or chunks are to be read in their documents.
         PreferenceMismatchError: The collection carries a record already.
     """
     collection = ingestor.collection
     description = require_collection(collection)
+    if ingestor.in_context:
+        raise InputError(
+            f'index.chunk_context is "document", and the points of the collection {collection.name} do not hold the '
+            "documents that would have to be read again to compare their vectors.\n"
+            "  Index the documents into a new collection (index.collection)."
+        )
     recorded = collection.read()
     if recorded is not None and not force:
         raise PreferenceMismatchError(

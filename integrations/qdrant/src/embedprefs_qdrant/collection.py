@@ -152,6 +152,11 @@ class Collection:
         self.added = _vector_names(wanted) - _vector_names(recorded) if stored and recorded else frozenset()
         if wanted != recorded:
             self.store.write_record(self.name, wanted)
+            kept = self.store.read_record(self.name)
+            if kept is not None and kept.get("uuid") != wanted.get("uuid"):
+                # Another process recorded its preferences at the same moment.
+                self._compare(kept, extend=False)
+                wanted = kept
         self._record = wanted
         if extend:
             self._warn_of_unfilled(wanted)

@@ -17,7 +17,7 @@ from embedprefs_qdrant.collection import DENSE, Collection
 from embedprefs_qdrant.documents import Document, FailedSource, read_documents
 from embedprefs_qdrant.embedding import ChunkEmbedder
 from embedprefs_qdrant.late_interaction import late_interaction
-from embedprefs_qdrant.layouts import refuse_reserved_names
+from embedprefs_qdrant.layouts import refuse_context, refuse_reserved_names
 from embedprefs_qdrant.metadata import with_typed_metadata
 from embedprefs_qdrant.payloads import BOOKKEEPING_FIELDS, SourceState, source_states
 from embedprefs_qdrant.pipeline import Pipeline, Vectors, unavailable
@@ -26,7 +26,7 @@ from embedprefs_qdrant.report import IngestProgress, IngestReport
 from embedprefs_qdrant.reranking import make_reranker
 from embedprefs_qdrant.scope import RunSources
 from embedprefs_qdrant.searching import Searcher, SearchOptions
-from embedprefs_qdrant.spaces import EmbeddingSpace, ModelSpace
+from embedprefs_qdrant.spaces import EmbeddingSpace, ModelSpace, further_spaces
 from embedprefs_qdrant.sparse import SparseEmbedder, sparse_embedder
 from embedprefs_qdrant.status import CollectionStatus, collection_status
 from embedprefs_qdrant.stores import Store, open_store
@@ -91,14 +91,13 @@ class QdrantIngestor:
         self.preferences: Preferences | None = preferences
         self.index = index or (preferences.index if preferences is not None else IndexPreferences())
         if isinstance(space, ModelSpace):
-            space.use_template(self.index.template)
+            space.use_index(self.index)
         refuse_reserved_names(self.index)
+        refuse_context(self.index, space)
         folder = preferences.folder if preferences is not None else Path.cwd()
         # Absolute, so that a later change of the current folder does not rename every source.
         self.root = (Path(root) if root is not None else folder / self.index.root).expanduser().absolute()
-        spaces: dict[str, EmbeddingSpace] = {DENSE: space}
-        for name, named in self.index.vectors.items():
-            spaces[name] = ModelSpace(_named_preferences(named, preferences), template=self.index.template)
+        spaces: dict[str, EmbeddingSpace] = {DENSE: space, **further_spaces(self.index, preferences)}
         stated = preferences.sparse if preferences is not None else SparsePreferences()
         sparse = stated if self.index.hybrid else None
         self.sparse: SparseEmbedder | None = sparse_embedder(sparse) if sparse is not None else None
@@ -175,6 +174,8 @@ class QdrantIngestor:
     ) -> IngestReport:
         started = time.perf_counter()
         report = IngestReport(self.collection.name, dry_run=dry_run)
+        if self.in_context and isinstance(self.space, ModelSpace):
+            self.space.require_spans()
         self.chunker  # noqa: B018 - sizes that cannot be used are refused before a model is loaded, a collection made
         if not dry_run or self.collection.exists:
             report.created = self.collection.open(create=not dry_run, extend=True)
@@ -317,6 +318,11 @@ class QdrantIngestor:
         return self._chunker
 
     @property
+    def in_context(self) -> bool:
+        """Whether a chunk's vector is made of its whole document."""
+        return self.index.chunk_context == "document"
+
+    @property
     def chunking(self) -> str:
         """Short name of how documents are cut: 16 hexadecimal digits. Under another name they are cut again."""
         return self.chunker.configuration_hash[:16]
@@ -353,6 +359,7 @@ class QdrantIngestor:
             vectors=self.collection.vectors,
             states=states,
             deep=deep,
+            in_context=self.in_context,
         )
 
     def read(
@@ -485,14 +492,6 @@ def _open(store: Any, folder: Path) -> Store:
     if scheme in ("edge", "local") and path:
         store = f"{scheme}:{folder / Path(path).expanduser()}"
     return open_store(store)
-
-
-def _named_preferences(named: Any, base: Preferences | None) -> Preferences:
-    values = named.model_dump(exclude_unset=True)
-    if base is not None:
-        values["compute"] = base.compute.model_dump(exclude_unset=True)
-        values["index"] = {"template": base.index.template}
-    return Preferences.model_validate(values).with_origins({}, base.file if base is not None else None)
 
 
 def _find_nothing(_digests: Sequence[str]) -> Mapping[str, Vectors]:

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from embedprefs import InvalidPreferenceError, Problem
 from embedprefs.preferences import HnswPreferences, IndexPreferences
-from embedprefs.preferences.index_limits import OWN_VECTOR_NAMES
-from embedprefs_qdrant.spaces import EmbeddingSpace
+from embedprefs.preferences.index_limits import OWN_VECTOR_NAMES, chunk_context_problems
+from embedprefs_qdrant.spaces import EmbeddingSpace, ModelSpace
 from embedprefs_qdrant.stores.layout import (
     CollectionLayout,
     HnswOptions,
@@ -17,7 +17,7 @@ from embedprefs_qdrant.stores.layout import (
     VectorLayout,
 )
 
-__all__ = ["COARSE", "DENSE", "LATE", "SPARSE", "collection_layout", "refuse_reserved_names"]
+__all__ = ["COARSE", "DENSE", "LATE", "SPARSE", "collection_layout", "refuse_context", "refuse_reserved_names"]
 
 #: Names of the vectors in a collection.
 DENSE, COARSE, SPARSE, LATE = OWN_VECTOR_NAMES
@@ -40,6 +40,27 @@ def refuse_reserved_names(index: IndexPreferences) -> None:
         for name in index.vectors
         if name in OWN_VECTOR_NAMES
     ]
+    if problems:
+        raise InvalidPreferenceError(problems)
+
+
+def refuse_context(index: IndexPreferences, space: EmbeddingSpace) -> None:
+    """Refuse chunks that are to be read in their documents where something else of the index speaks against it.
+
+    Raises:
+        InvalidPreferenceError: A template or further vectors are asked for too, or the space is of no model of ours.
+    """
+    problems = chunk_context_problems(index)
+    if index.chunk_context == "document" and not isinstance(space, ModelSpace):
+        problems.append(
+            Problem(
+                f'index.chunk_context is "document", and a {type(space).__name__} embeds whole texts alone.',
+                key="index.chunk_context",
+                value="document",
+                allowed='"chunk" for this embedding function',
+                fix="Leave it out, or index with a sentence-transformers model.",
+            )
+        )
     if problems:
         raise InvalidPreferenceError(problems)
 

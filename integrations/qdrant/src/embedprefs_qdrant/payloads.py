@@ -7,7 +7,7 @@
 | title, headings | of the document, and the headings above the chunk |
 | start, end, index | character offsets into the document, and the chunk's place in it |
 | metadata | the document's own metadata |
-| content_hash | of the embedded text: equal hashes have equal vectors |
+| content_hash | of the embedded text, or of the document and the chunk's place: equal hashes have equal vectors |
 | document_hash, document_chunks, chunking | of the document: text and metadata, number of chunks, how it was cut |
 | vectors | name of each of the point's vectors -> first digits of the fingerprint it was made under |
 
@@ -81,7 +81,12 @@ def document_hash(document: Document) -> str:
 
 
 def chunk_payload(
-    document: Document, chunk: Chunk, state: tuple[str, int, str], vectors: Mapping[str, str] | None = None
+    document: Document,
+    chunk: Chunk,
+    state: tuple[str, int, str],
+    vectors: Mapping[str, str] | None = None,
+    *,
+    content_hash: str | None = None,
 ) -> dict[str, Any]:
     """The payload of one chunk.
 
@@ -90,6 +95,7 @@ def chunk_payload(
         chunk: The chunk.
         state: document_hash, document_chunks and chunking of the document.
         vectors: Name of each vector -> what it was made under; None leaves the field out.
+        content_hash: What decides the chunk's vectors; None takes that of its embedded text.
     """
     return {
         "source": document.source,
@@ -100,7 +106,7 @@ def chunk_payload(
         "end": chunk.end,
         "index": chunk.index,
         "metadata": dict(document.metadata),
-        "content_hash": chunk.content_hash,
+        "content_hash": content_hash if content_hash is not None else chunk.content_hash,
         **DocumentState(*state).payload,
         **({} if vectors is None else {"vectors": dict(vectors)}),
     }

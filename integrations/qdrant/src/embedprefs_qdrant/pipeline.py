@@ -68,7 +68,7 @@ class Pipeline:
         store: Store,
         collection: str,
         planner: Planner,
-        embed: Callable[[Sequence[str], frozenset[str]], list[Vectors]],
+        embed: Callable[[Sequence[PlannedChunk], frozenset[str]], list[Vectors]],
         find_vectors: Callable[[Sequence[str]], Mapping[str, Vectors]],
         *,
         report: IngestReport,
@@ -81,7 +81,7 @@ class Pipeline:
             store: Where points go.
             collection: In which collection.
             planner: Says what each document needs, and the names of the vectors that every point carries.
-            embed: The named vectors of texts, one mapping a text.
+            embed: The named vectors of chunks, one mapping a chunk.
             find_vectors: Content hash -> vectors the store already holds for it, some or all.
             report: Counted up as the run goes.
             progress: Called in the caller's thread after each step.
@@ -98,6 +98,8 @@ class Pipeline:
         self._plans: Channel[DocumentPlan] = Channel(PLANNED_AHEAD, lambda plan: 1 + len(plan.new) + len(plan.moved))
         self._groups: Channel[_Group | DocumentPlan] = Channel(WAITING_BYTES, _size)
         self._recent = _RecentVectors(RECENT_BYTES)
+        #: Content hash -> why a chunk has no vector.
+        self._unreadable: dict[str, str] = {}
         self._error: BaseException | None = None
         self._ending = threading.Event()
         self._planned = 0
@@ -201,7 +203,10 @@ class Pipeline:
                 return
 
     def _grouped(self) -> Iterator[list[tuple[DocumentPlan, PlannedChunk]]]:
-        """Gather chunks of one or more documents into groups; a document without new chunks goes straight on."""
+        """Gather chunks of one or more documents into groups; a document without new chunks goes straight on.
+
+        The chunks of a document that is read whole stay together, so that it is read once.
+        """
         group: list[tuple[DocumentPlan, PlannedChunk]] = []
         told = -1
         while not self._ending.is_set():
@@ -218,7 +223,7 @@ class Pipeline:
                 self._groups.put(plan)
             for chunk in plan.new:
                 group.append((plan, chunk))
-                if len(group) == GROUP_SIZE:
+                if len(group) >= GROUP_SIZE and (chunk.passage is None or chunk is plan.new[-1]):
                     yield group
                     group = []
         if group and not self._ending.is_set():
@@ -226,9 +231,9 @@ class Pipeline:
 
     def _embed_group(self, group: list[tuple[DocumentPlan, PlannedChunk]]) -> None:
         group = [(plan, chunk) for plan, chunk in group if not plan.failed]
-        texts = {chunk.content_hash: chunk.embedded_text for _, chunk in group}
-        vectors = {digest: row for digest in texts if (row := self._recent.get(digest)) is not None}
-        unknown = [digest for digest in texts if digest not in vectors]
+        chunks = {chunk.content_hash: chunk for _, chunk in group}
+        vectors = {digest: row for digest in chunks if (row := self._recent.get(digest)) is not None}
+        unknown = [digest for digest in chunks if digest not in vectors]
         stored = self._find_vectors(unknown) if unknown else {}
         lacking: dict[frozenset[str], list[str]] = {}
         for digest in unknown:
@@ -236,20 +241,23 @@ class Pipeline:
             lacking.setdefault(names, []).append(digest)
         embedded = 0
         for names, digests in lacking.items():
-            made: Sequence[Vectors] = [{}] * len(digests)
+            made: Mapping[str, Vectors] = {digest: {} for digest in digests}
             if names:
                 started = time.perf_counter()
-                made = self._embed([texts[digest] for digest in digests], names)
+                made = self._made([chunks[digest] for digest in digests], names)
                 self._report.seconds_embedding += time.perf_counter() - started
-                embedded += len(digests)
-            for digest, row in zip(digests, made, strict=True):
+                embedded += len(made)
+            for digest, row in made.items():
                 vectors[digest] = {**stored.get(digest, {}), **row}
         self._report.embedded += embedded
-        self._report.reused += len(group) - embedded
+        self._report.reused += sum(chunk.content_hash in vectors for _, chunk in group) - embedded
         for digest, row in vectors.items():
             self._recent.put(digest, row)
         points, members = [], []
         for plan, chunk in group:
+            if chunk.content_hash not in vectors:
+                self._fail(plan, self._unreadable[chunk.content_hash])
+                continue
             row = vectors[chunk.content_hash]
             if not all(_is_finite(vector) for vector in row.values()):
                 self._fail(
@@ -260,6 +268,24 @@ class Pipeline:
                 members.append(plan)
         if points:
             self._groups.put(_Group(points, members))
+
+    def _made(self, chunks: Sequence[PlannedChunk], names: frozenset[str]) -> Mapping[str, Vectors]:
+        """Content hash -> the named vectors; a document that cannot be read whole has none, and its reason is kept."""
+        alone = [chunk for chunk in chunks if chunk.passage is None]
+        made = dict(
+            zip((chunk.content_hash for chunk in alone), self._embed(alone, names) if alone else (), strict=True)
+        )
+        documents: dict[str, list[PlannedChunk]] = {}
+        for chunk in chunks:
+            if chunk.passage is not None:
+                documents.setdefault(chunk.passage.document, []).append(chunk)
+        for passages in documents.values():
+            digests = [chunk.content_hash for chunk in passages]
+            try:
+                made |= zip(digests, self._embed(passages, names), strict=True)
+            except InputError as error:
+                self._unreadable |= dict.fromkeys(digests, f"a chunk cannot be embedded in its document: {error}")
+        return made
 
     # ------------------------------------------------------------------ storing
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from embedprefs_qdrant.chunking import Chunk
+from embedprefs_qdrant.context import Passage, ReadDocument
 from embedprefs_qdrant.documents import Document
 from embedprefs_qdrant.payloads import (
     STATE_FIELDS,
@@ -30,7 +31,10 @@ class PlannedChunk:
     id: str
     embedded_text: str
     content_hash: str
+    """Equal hashes have equal vectors."""
     payload: dict[str, Any]
+    passage: Passage | None = None
+    """Its place in the document that is read for its vector; None where it is read alone."""
 
 
 @dataclass
@@ -47,6 +51,8 @@ class DocumentPlan:
     new: list[PlannedChunk] = field(default_factory=list)
     incomplete: int = 0
     """Chunks of `new` that are stored, without a vector that is wanted or with one of another identity."""
+    outdated: int = 0
+    """Chunks of `new` that are stored with the vectors of another state of the document, which is read for them."""
     moved: dict[PointId, dict[str, Any]] = field(default_factory=dict)
     """Stored chunks whose offsets, headings or metadata changed -> their whole payload."""
     kept: list[PointId] = field(default_factory=list)
@@ -75,6 +81,7 @@ class Planner:
         vectors: Mapping[str, str],
         states: Mapping[str, SourceState],
         deep: bool = False,
+        in_context: bool = False,
     ) -> None:
         """Take what all documents share.
 
@@ -86,6 +93,7 @@ class Planner:
             vectors: Name of each vector that every point is to have -> what it is made under.
             states: What the store holds, by source.
             deep: Compare every chunk, also of a document whose state says that it is whole and unchanged.
+            in_context: Read the whole document for the vector of a chunk.
         """
         self._store = store
         self._collection = collection
@@ -94,6 +102,7 @@ class Planner:
         self.vectors = dict(vectors)
         self._states = states
         self._deep = deep
+        self._in_context = in_context
 
     def plan(self, document: Document) -> DocumentPlan | None:
         """Say what a document needs; None if the store has it, whole and unchanged.
@@ -109,10 +118,13 @@ class Planner:
         chunks = self._chunk(document)
         plan = DocumentPlan(document.source, DocumentState(digest, len(chunks), self._chunking), is_new=stored is None)
         wanted: dict[PointId, PlannedChunk] = {}
+        read = ReadDocument.of(document) if self._in_context else None
         for chunk in chunks:
             point = chunk.id()
-            payload = chunk_payload(document, chunk, plan.state, self.vectors)
-            wanted[point] = PlannedChunk(point, chunk.embedded_text, chunk.content_hash, payload)
+            passage = read.passage(chunk) if read is not None else None
+            digest = passage.content_hash if passage is not None else chunk.content_hash
+            payload = chunk_payload(document, chunk, plan.state, self.vectors, content_hash=digest)
+            wanted[point] = PlannedChunk(point, chunk.embedded_text, digest, payload, passage)
         self._compare(document.source, wanted, plan, has_points=stored is not None)
         plan.remaining = len(plan.new)
         return plan
@@ -130,9 +142,12 @@ class Planner:
         for point, chunk in wanted.items():
             payload = stored.get(point)
             held = held_vectors(payload or {})
-            if payload is None or not self.vectors.items() <= held.items():
+            # The id says which text a chunk has. What its vectors were made of may be more than that.
+            of_other = payload is not None and payload.get("content_hash") != chunk.content_hash
+            if payload is None or of_other or not self.vectors.items() <= held.items():
                 plan.new.append(chunk)
-                plan.incomplete += payload is not None
+                plan.outdated += of_other
+                plan.incomplete += payload is not None and not of_other
                 continue
             # Vectors that are not wanted now stay, and stay named.
             target = {**chunk.payload, "vectors": dict(held)}

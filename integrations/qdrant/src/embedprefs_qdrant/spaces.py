@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -21,11 +22,12 @@ from embedprefs import (
     resolve,
 )
 from embedprefs.cache import without_cache
+from embedprefs.facts.span_support import objection_to_spans
 from embedprefs.layers import preferences_for_model
 from embedprefs.model.report import unreported
 from embedprefs.preferences import IndexPreferences
 from embedprefs.preferences.index_limits import PACKED_PRECISIONS
-from embedprefs.record import CANARY_TEXTS
+from embedprefs.record import CANARY_TEXTS, context_fields
 from embedprefs.serving import Encoder, find_artefact, load_found
 from embedprefs_qdrant.chunking import Chunker
 from embedprefs_qdrant.stores.layout import Datatype, Distance
@@ -37,11 +39,21 @@ if TYPE_CHECKING:
     from embedprefs import PreferredSentenceTransformer, Resolved
     from embedprefs.serving import Artefact
 
-__all__ = ["EmbeddingSpace", "ModelSpace", "check_canaries", "decode_vectors", "encode_vectors"]
+__all__ = [
+    "EmbeddingSpace",
+    "ModelSpace",
+    "check_canaries",
+    "decode_vectors",
+    "embed_canaries",
+    "encode_vectors",
+    "further_spaces",
+]
 
 #: What a model that states no limit (a static one) is taken to read.
 LONGEST_UNLIMITED = 8192
 
+#: Stands between the canary strings where they are one document. Their vectors are stored: it never changes.
+_BETWEEN_CANARIES = "\n\n"
 #: Stands for an artefact that was not looked for yet; None is one that is not there.
 _NOT_LOOKED_FOR = object()
 
@@ -107,6 +119,7 @@ class ModelSpace:
         *,
         overrides: Mapping[str, Any] | None = None,
         template: str | None = None,
+        chunk_context: str | None = None,
     ) -> None:
         """Take a model or what names it.
 
@@ -114,6 +127,8 @@ class ModelSpace:
             model: A loaded model, preferences, a `.toml` file, or a model's name or folder.
             overrides: Preferences that win over the file's, by dotted key; only with a file, name or folder.
             template: What makes the embedded text of a chunk, part of the identity; None takes that of the preferences.
+            chunk_context: What is read for a chunk's vector, "chunk" or "document", part of it too; None takes that of
+                the preferences.
 
         Raises:
             InvalidPreferenceError: overrides were given for preferences or a model, where they can no longer take
@@ -124,6 +139,7 @@ class ModelSpace:
         self._found: Any = _NOT_LOOKED_FOR
         self._owned = True
         self._template = template
+        self._chunk_context = chunk_context
         self._resolved: Resolved | None = None
         self._record: Record | None = None
         if isinstance(model, Preferences):
@@ -165,11 +181,12 @@ class ModelSpace:
     def _record_of_collection(self) -> Record:
         artefact = self._artefact()
         if artefact is None:
-            return Record.for_collection(self.resolved, template=self._template)
+            return Record.for_collection(self.resolved, template=self._template, chunk_context=self.chunk_context)
         # The artefact was found by its identity, so that no file of the model has to be hashed again.
         template = self._template if self._template is not None else self.resolved["index.template"]
         record = artefact.record
-        return replace(record, identity={**record.identity, "template": template})
+        further = {"template": template, **context_fields(self.chunk_context, self.resolved)}
+        return replace(record, identity={**record.identity, **further})
 
     def _artefact(self) -> Artefact | None:
         """The compiled artefact that gives these vectors without torch; None where a model gives them."""
@@ -182,10 +199,33 @@ class ModelSpace:
         found: Artefact | None = self._found
         return found
 
-    def use_template(self, template: str) -> None:
-        """Count this template as part of the identity, in place of that of the preferences."""
-        if template != self._template:
-            self._template, self._record = template, None
+    def use_index(self, index: IndexPreferences) -> None:
+        """Count template and chunk context of this index as part of the identity, in place of the preferences'."""
+        if (index.template, index.chunk_context) != (self._template, self._chunk_context):
+            self._template, self._chunk_context, self._record = index.template, index.chunk_context, None
+
+    @property
+    def chunk_context(self) -> str:
+        """What is read for a chunk's vector: "chunk" or "document"."""
+        return self._chunk_context if self._chunk_context is not None else self.resolved["index.chunk_context"]
+
+    def require_spans(self) -> None:
+        """Refuse a model of which a part of a text has no vector; its weights are not read for it.
+
+        Raises:
+            InvalidPreferenceError: It does not average token vectors.
+        """
+        reason = objection_to_spans(self.resolved.facts, self.resolved["model.pooling"])
+        if reason is not None:
+            raise InvalidPreferenceError(
+                Problem(
+                    f'index.chunk_context is "document", and {reason}.',
+                    key="index.chunk_context",
+                    value="document",
+                    allowed='"chunk" for this model',
+                    fix='Leave index.chunk_context out, or use a model whose pooling is "mean".',
+                )
+            )
 
     @property
     def description(self) -> Mapping[str, Any]:
@@ -257,6 +297,18 @@ class ModelSpace:
         """Vectors of documents, with the document prompt; shape (texts, size), float32."""
         return np.asarray(self.model.encode_document(list(texts), convert_to_numpy=True), dtype=np.float32)
 
+    def embed_passages(self, text: str, spans: Sequence[tuple[int, int]]) -> NDArray[np.float32]:
+        """Vectors of parts of a document that know the rest of it; shape (spans, size), float32.
+
+        Args:
+            text: The document.
+            spans: First character of each part, and the one behind its last.
+
+        Raises:
+            InputError: A span holds no token, or the model is none that averages token vectors.
+        """
+        return np.asarray(self.model.embed_spans(text, spans), dtype=np.float32)
+
     def embed_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Vectors of queries, with the query prompt; shape (texts, size), float32."""
         return np.asarray(self.model.encode_query(list(texts), convert_to_numpy=True), dtype=np.float32)
@@ -313,6 +365,19 @@ def _refuse(overrides: Mapping[str, Any] | None, found: str, fix: str) -> None:
         )
 
 
+def further_spaces(index: IndexPreferences, preferences: Preferences | None) -> dict[str, EmbeddingSpace]:
+    """The spaces of the further named vectors, by name; `[compute]` and the template are those of the preferences."""
+    found: dict[str, EmbeddingSpace] = {}
+    for name, named in index.vectors.items():
+        values = named.model_dump(exclude_unset=True)
+        if preferences is not None:
+            values["compute"] = preferences.compute.model_dump(exclude_unset=True)
+            values["index"] = {"template": preferences.index.template}
+        own = Preferences.model_validate(values).with_origins({}, preferences.file if preferences is not None else None)
+        found[name] = ModelSpace(own, template=index.template, chunk_context="chunk")
+    return found
+
+
 def encode_vectors(vectors: NDArray[np.float32]) -> dict[str, Any]:
     """Vectors as a JSON value: shape, and the float32 values in little-endian order as base64."""
     array = np.ascontiguousarray(vectors, dtype="<f4")
@@ -328,10 +393,22 @@ def decode_vectors(value: Mapping[str, Any]) -> NDArray[np.float32]:
 def embed_canaries(space: EmbeddingSpace) -> NDArray[np.float32]:
     """Vectors of `CANARY_TEXTS`, computed anew; shape (texts, size), float32.
 
-    They are not the user's texts: a preference about over-long texts does not speak of them, and no report counts them.
+    They are made as those of the collection's chunks are: where chunks are read in their documents, the canary strings
+    are the parts of one document. They are not the user's texts: a preference about over-long texts does not speak of
+    them, and no report counts them.
     """
     with without_cache(), unreported():  # a kept vector would say what the model did once
+        if isinstance(space, ModelSpace) and space.chunk_context == "document":
+            return space.embed_passages(*_canary_document())
         return space.embed_documents(CANARY_TEXTS)
+
+
+def _canary_document() -> tuple[str, list[tuple[int, int]]]:
+    """The canary strings as one document, and where each stands in it."""
+    ends = list(itertools.accumulate(len(text) + len(_BETWEEN_CANARIES) for text in CANARY_TEXTS))
+    starts = [0, *ends[:-1]]
+    spans = [(start, start + len(text)) for start, text in zip(starts, CANARY_TEXTS, strict=True)]
+    return _BETWEEN_CANARIES.join(CANARY_TEXTS), spans
 
 
 def check_canaries(space: EmbeddingSpace, stored: NDArray[np.float32], bound: float, collection: str) -> float:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from embedprefs import InputError, PreferenceMismatchError
 from embedprefs.wording import many
 from embedprefs_qdrant.payloads import BOOKKEEPING_FIELDS
+from embedprefs_qdrant.stores.layout import CollectionLayout
 from embedprefs_qdrant.stores.points import Point
 from embedprefs_qdrant.stores.protocol import Store
 
@@ -94,7 +95,7 @@ def export_collection(
             right={"uuid": (record or {}).get("uuid")},
             differences=("uuid",),
         )
-    target.ensure(there, description.layout)
+    target.ensure(there, _asked_for(description.layout))
     if record is not None and recorded is None:
         target.write_record(there, record)
     seen = copied = 0
@@ -116,3 +117,13 @@ def export_collection(
     target.barrier(there)
     verified = target.count(there)
     return ExportReport(there, target.url, description.points, copied, verified, max(0, verified - seen))
+
+
+def _asked_for(layout: CollectionLayout) -> CollectionLayout:
+    """The layout without payloads on disk where no vector is on disk.
+
+    Engines report that payloads are on disk although nobody asked for it: it is their own default. `index.on_disk` asks
+    for both.
+    """
+    on_disk = any(vector.on_disk for vector in layout.vectors.values())
+    return replace(layout, on_disk_payload=None) if layout.on_disk_payload and not on_disk else layout

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -12,13 +12,16 @@ import numpy as np
 from embedprefs import InputError
 from embedprefs.cache import without_cache
 from embedprefs_qdrant.chunking import Template
+from embedprefs_qdrant.context import ContextSample, ReadDocument
 from embedprefs_qdrant.documents import Document
 from embedprefs_qdrant.documents.document import hash_text
 from embedprefs_qdrant.planning import Planner
 from embedprefs_qdrant.report import IngestReport
 from embedprefs_qdrant.scope import RunSources
+from embedprefs_qdrant.spaces import ModelSpace
 from embedprefs_qdrant.status import require_collection
 from embedprefs_qdrant.stores.filters import Filter, Match
+from embedprefs_qdrant.stores.points import StoredPoint
 from embedprefs_qdrant.vectors import row_cosines
 
 if TYPE_CHECKING:
@@ -41,7 +44,8 @@ class VerifyReport:
         missing: Source -> chunks that the store lacks.
         incomplete: Source -> points that lack a vector, or have one that was made under another identity.
         stale: Source -> points of a chunk that the document no longer has.
-        outdated: Source -> points whose payload is not what the document says now.
+        outdated: Source -> points whose payload is not what the document says now, or whose vector was made of another
+            state of the document.
         absent: Sources in the collection, in scope, that are not among the documents.
         foreign: Points that name no source, so were not written by an ingest.
         sampled: Points whose text was embedded again.
@@ -95,8 +99,8 @@ def verify_collection(
     Args:
         ingestor: Of the collection.
         documents: The source, as for `ingest`; for a repair something that can be read more than once.
-        sample: Points of these documents whose text is embedded again and compared with the stored vectors; 0 embeds
-            nothing.
+        sample: Points of these documents that are embedded again, where chunks are read in their documents by reading
+            these again, and compared with the stored vectors; 0 embeds nothing.
         repair: Embed what is missing, incomplete or deviates, delete what is stale; absent and foreign points are left
             alone.
         read_options: Further arguments of `read_documents`.
@@ -119,9 +123,12 @@ def verify_collection(
     states = ingestor.states()
     planner = ingestor.planner(states, deep=True)
     read: set[str] = set()
+    in_context = ContextSample(sample) if ingestor.in_context else None
     for document in ingestor.read(documents, reading, sources, read_options or {}):
         report.documents += 1
         read.add(document.source)
+        if in_context is not None and document.source in states:
+            in_context.meet(document, states[document.source].points)
         try:
             _compare(planner, document, report)
         except InputError as error:
@@ -130,7 +137,9 @@ def verify_collection(
     report.points = ingestor.store.count(collection.name)
     report.foreign = report.points - sum(state.points for state in states.values())
     report.absent = sources.absent(states)
-    if sample:
+    if in_context is not None:
+        _compare_in_context(ingestor, report, in_context)
+    elif sample:
         _sample(ingestor, report, read, sample)
     if repair and not report.is_good:
         _repair(ingestor, documents, report, read_options)
@@ -142,10 +151,10 @@ def _compare(planner: Planner, document: Document, report: VerifyReport) -> None
     if plan is None:
         return
     counts = {
-        "missing": len(plan.new) - plan.incomplete,
+        "missing": len(plan.new) - plan.incomplete - plan.outdated,
         "incomplete": plan.incomplete,
         "stale": len(plan.stale),
-        "outdated": len(plan.moved) + len(plan.kept),
+        "outdated": plan.outdated + len(plan.moved) + len(plan.kept),
     }
     for name, count in counts.items():
         if count:
@@ -167,13 +176,42 @@ def _sample(ingestor: QdrantIngestor, report: VerifyReport, sources: set[str], c
             with without_cache():  # a kept vector would say what the model did once
                 made = collection.spaces[name].embed_documents([str(known[point]) for point in points])
             collection.check_canaries_of(name)
-            other = np.stack([np.asarray(point.vectors[name], dtype=np.float32) for point in points])
-            is_scaled = collection.spaces[name].distance != "cosine"
-            for point, agreement in zip(points, _agreements(made, other, is_scaled=is_scaled), strict=True):
-                if agreement < LEAST_COSINE:
-                    identity = str(point.id)
-                    report.deviating[identity] = min(agreement, report.deviating.get(identity, 1.0))
+            _note_deviating(ingestor, report, name, points, made)
     report.sampled = sum(text is not None for text in known.values())
+
+
+def _compare_in_context(ingestor: QdrantIngestor, report: VerifyReport, sample: ContextSample) -> None:
+    """Read the documents of some points again; a point that was made of another state of its document is left out."""
+    collection = ingestor.collection
+    space = collection.spaces[collection.main]
+    if not isinstance(space, ModelSpace):
+        raise InputError(f"A {type(space).__name__} does not read documents for the vectors of their chunks.")
+    for document, count in sample.chosen():
+        read = ReadDocument.of(document)
+        own = Filter(must=(Match("source", document.source),))
+        stored = list(ingestor.store.scroll(collection.name, filter=own, payload=True, vectors=(collection.main,)))
+        points, spans = [], []
+        for point in random.SystemRandom().sample(stored, min(count, len(stored))):
+            passage = read.passage_at(int(point.payload.get("start", 0)), int(point.payload.get("end", 0)))
+            if passage.content_hash == point.payload.get("content_hash") and collection.main in point.vectors:
+                points.append(point)
+                spans.append((passage.start, passage.end))
+        if points:
+            collection.check_canaries_of(collection.main)
+            _note_deviating(ingestor, report, collection.main, points, space.embed_passages(read.text, spans))
+            report.sampled += len(points)
+
+
+def _note_deviating(
+    ingestor: QdrantIngestor, report: VerifyReport, name: str, points: Sequence[StoredPoint], made: Any
+) -> None:
+    """Note the points whose stored vector is another one than that made now."""
+    stored = np.stack([np.asarray(point.vectors[name], dtype=np.float32) for point in points])
+    is_scaled = ingestor.collection.spaces[name].distance != "cosine"
+    for point, agreement in zip(points, _agreements(made, stored, is_scaled=is_scaled), strict=True):
+        if agreement < LEAST_COSINE:
+            identity = str(point.id)
+            report.deviating[identity] = min(agreement, report.deviating.get(identity, 1.0))
 
 
 def _agreements(made: Any, stored: Any, *, is_scaled: bool) -> list[float]:

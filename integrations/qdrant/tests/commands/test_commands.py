@@ -110,7 +110,8 @@ def test_an_unreadable_file_ends_with_exit_code_4(project):
         (("search", "--batch", "../model.bin"), "Not UTF-8"),
         (("search", "ban", "--vector", "small"), "no vector 'small'"),
         (("export", "--to", "edge:index"), "onto itself"),
-        (("index", "nowhere.md", "--set", "index.two_stage_dims=16"), "two_stage_dims"),
+        (("index", "notes", "--set", "index.two_stage_dims=16"), "two_stage_dims"),
+        (("index", "--set", "index.root=nowhere"), "Check index.root"),
     ],
 )
 def test_wrong_requests_end_with_exit_code_2(project, arguments, words):
@@ -119,6 +120,23 @@ def test_wrong_requests_end_with_exit_code_2(project, arguments, words):
     (project.parent / "model.bin").write_bytes(b"\xff\xfe\xfa")
     _, err = run(project, *arguments, code=2)
     assert words in err
+
+
+@pytest.mark.parametrize("command", ["index", "verify"])
+def test_paths_that_lead_nowhere_are_an_error_and_give_no_result(project, command):
+    """A path and a pattern; nothing is stored, and no line of zeros stands beside the error."""
+    run(project, "index")
+    for options in ((), ("--format", "json")):
+        out, err = run(project, command, "nowhere.md", "no/*.md", *options, code=2)
+        assert out == ""
+        assert "There is no such file or folder:\n  nowhere.md\n  no/*.md" in err
+
+
+def test_a_path_that_leads_nowhere_beside_one_that_does_not_is_named(project):
+    """What is there is indexed; exit code 4 says that not all of it was."""
+    out, _ = run(project, "index", "notes", "nowhere.md", "--collection", "partly", code=4)
+    assert "3 documents: 3 new" in out
+    assert "There is no such file or folder" in out
 
 
 def test_nothing_found_is_a_negative_answer(project):

@@ -16,30 +16,38 @@ import warnings
 from pathlib import Path
 
 
-def main(scheme: str, trials: int, folder: Path, seed: int) -> None:
-    """Run the trials and print what was found as JSON."""
+def main(scheme: str, trials: int, folder: Path, seed: int, context: str = "chunk") -> None:
+    """Run the trials and print what was found as JSON.
+
+    Args:
+        scheme: Of the store: edge or local.
+        trials: Runs to kill.
+        folder: Where everything is written.
+        seed: Of the moments.
+        context: As `index.chunk_context`; a transformer reads the documents where it is "document".
+    """
     import torch
     from corpus import edit_corpus, write_corpus, write_model
 
     from embedprefs import EmbedPrefsWarning, load_model
     from embedprefs.preferences import IndexPreferences
+    from embedprefs.testing import tiny_bert_folder
     from embedprefs_qdrant import QdrantIngestor
 
     torch.set_num_threads(1)
     warnings.simplefilter("ignore", EmbedPrefsWarning)
-    model = load_model(str(write_model(folder / "model")), overrides={"compute.threads": 1})
+    written = tiny_bert_folder(folder / "model") if context == "document" else write_model(folder / "model")
+    settings = {"compute.threads": 1, "compute.device": "cpu", "compute.backend": "torch"}
+    model = load_model(str(written), overrides=settings)
+    index = IndexPreferences(chunk_tokens=30 if context == "document" else 64, chunk_context=context)
     corpus = write_corpus(folder / "corpus")
 
     def ingest(store: Path) -> None:
-        with QdrantIngestor(
-            model, f"{scheme}:{store}", root=corpus, index=IndexPreferences(chunk_tokens=64)
-        ) as ingestor:
+        with QdrantIngestor(model, f"{scheme}:{store}", root=corpus, index=index) as ingestor:
             ingestor.ingest(str(corpus), prune=True)
 
     def contents(store: Path) -> dict:
-        with QdrantIngestor(
-            model, f"{scheme}:{store}", root=corpus, index=IndexPreferences(chunk_tokens=64)
-        ) as ingestor:
+        with QdrantIngestor(model, f"{scheme}:{store}", root=corpus, index=index) as ingestor:
             points = ingestor.store.scroll(ingestor.collection.name, payload=True, vectors=True)
             return {
                 point.id: (
@@ -123,4 +131,4 @@ def _leads_group(process: int) -> bool:
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parent))
-    main(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4]))
+    main(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4]), *sys.argv[5:])

@@ -309,3 +309,33 @@ def test_two_runs_that_create_one_collection_agree_on_its_record(wire, loaded_mo
         with pytest.raises(PreferenceMismatchError, match="mos"):
             second.ingest([("b", "Ban kel.")])
         assert first.status().fits is True
+
+
+@pytest.mark.parametrize("same_preferences", [True, False])
+def test_record_that_is_written_between_writing_and_reading(wire, loaded_model, model_folder, same_preferences):
+    """Of two processes that record at once the later one's record counts; the other is compared with it."""
+    from embedprefs import PreferenceMismatchError
+    from embedprefs_qdrant.spaces import ModelSpace
+
+    prompts = {} if same_preferences else {"prompts.document": "mos "}
+    with (
+        QdrantIngestor(ModelSpace(str(model_folder), overrides=prompts), ":memory:") as other,
+        QdrantIngestor(loaded_model, wire.url) as ingestor,
+    ):
+        theirs = other.collection.new_record()
+        store = ingestor.collection.store
+        update = store._update
+
+        def interrupted(name, arguments):
+            update(name, arguments)
+            if "metadata" in arguments:
+                update(name, {"metadata": {"embedprefs": theirs}})
+
+        store._update = interrupted
+        if same_preferences:
+            assert ingestor.ingest([("a", "Ban kel.")]).failed == {}
+            assert ingestor.status().fits is True
+        else:
+            with pytest.raises(PreferenceMismatchError, match="mos"):
+                ingestor.ingest([("a", "Ban kel.")])
+        assert store.read_record(ingestor.collection.name)["uuid"] == theirs["uuid"]

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 
-def kill(scheme, trials, folder, seed=11):
+def kill(scheme, trials, folder, seed=11, context="chunk"):
     """Run the harness in a process of its own and return what it found."""
+    harness = Path(__file__).parent / "killing.py"
     result = subprocess.run(
-        [sys.executable, str(Path(__file__).parent / "killing.py"), scheme, str(trials), str(folder), str(seed)],
+        [sys.executable, str(harness), scheme, str(trials), str(folder), str(seed), context],
         capture_output=True,
         text=True,
         check=False,
@@ -44,3 +45,11 @@ def test_a_few_kills_of_the_embedded_engine_converge(tmp_path):
 def test_kills_at_random_moments_converge(tmp_path, scheme, trials):
     """After a kill and a rerun the store equals that of an undisturbed run."""
     assert_converged(kill(scheme, trials, tmp_path))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the harness forks, which this system cannot")
+def test_kills_converge_where_chunks_are_read_in_their_documents(tmp_path):
+    """Points are replaced in place there: a killed run leaves a document whose chunks were made of two states."""
+    assert_converged(kill("edge", 30, tmp_path, context="document"))

@@ -8,8 +8,11 @@ import sys
 
 import pytest
 
-from embedprefs import Encoder, PreferredSentenceTransformer, load_encoder, load_preferences
+from embedprefs import Encoder, PreferredSentenceTransformer, load_encoder, load_model, load_preferences
+from embedprefs.layers import preferences_for_model
+from embedprefs.preferences import IndexPreferences
 from embedprefs.serving import compile_model
+from embedprefs.testing import tiny_bert_folder
 from embedprefs_qdrant import QdrantIngestor
 
 QUERY = "ban kel lim mos rut"
@@ -69,6 +72,28 @@ def test_an_encoder_is_handed_in_as_a_model_is(project, corpus, tmp_path):
         served.ingest(str(corpus))
         wanted, found = (ingestor.search(QUERY, limit=5) for ingestor in (expected, served))
     assert [hit.id for hit in found] == [hit.id for hit in wanted]
+
+
+def test_documents_are_read_whole_by_the_artefact_too(tmp_path, corpus, monkeypatch):
+    """Each chunk gets the vector that the model gives it in its document; the identity is the same."""
+    monkeypatch.setenv("EMBEDPREFS_CACHE", str(tmp_path / "cache"))
+    folder = tiny_bert_folder(tmp_path / "model")
+    model = load_model(folder, overrides={"compute.device": "cpu", "compute.backend": "torch"})
+    preferences = preferences_for_model(folder, {"compute.device": "cpu", "compute.exactness": "exact"})
+    encoder = load_encoder(compile_model(preferences, tmp_path / "artefact").folder)
+    index = IndexPreferences(chunk_tokens=24, chunk_context="document")
+    file = str(corpus / "part0" / "document003.md")
+    stored = []
+    for embedder in (model, encoder):
+        with QdrantIngestor(embedder, ":memory:", root=corpus, index=index) as ingestor:
+            assert ingestor.ingest(file).embedded > 4
+            points = ingestor.store.scroll("documents", vectors=True)
+            record = ingestor.space.record
+            stored.append((record.fingerprint, {point.id: point.vectors["dense"] for point in points}))
+    (wanted, expected), (fingerprint, found) = stored
+    assert fingerprint == wanted
+    assert found.keys() == expected.keys()
+    assert max(abs(found[point] - expected[point]).max() for point in found) < 1e-5
 
 
 def test_the_commands_answer_without_torch_once_the_model_is_compiled(project, corpus):

@@ -1,7 +1,9 @@
 """Addresses of stores: which are understood, and what the others are told."""
 
+import gc
 import subprocess
 import sys
+import warnings
 
 import pytest
 
@@ -78,6 +80,18 @@ def test_a_second_client_of_a_local_folder_is_told_why_and_what_to_do(tmp_path):
     with open_store(f"local:{tmp_path}"), pytest.raises(ResourceError, match=r"(?s)one client at a time.*http://HOST"):
         open_store(f"local:{tmp_path}")
     open_store(f"local:{tmp_path}").close()
+
+
+def test_a_refused_second_client_leaves_no_file_open(tmp_path, layout, points):
+    """Neither its lock file nor a database, which Python would warn of when they are collected."""
+    with open_store(f"local:{tmp_path}") as first, warnings.catch_warnings(record=True) as caught:
+        first.ensure("docs", layout)
+        first.upsert("docs", points)
+        warnings.simplefilter("always")
+        with pytest.raises(ResourceError):
+            open_store(f"local:{tmp_path}")
+        gc.collect()
+    assert [str(warning.message) for warning in caught if warning.category is ResourceWarning] == []
 
 
 def test_a_disk_that_fails_under_the_emulation_is_reported_with_the_points(tmp_path, layout, points):

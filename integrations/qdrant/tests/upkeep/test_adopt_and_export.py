@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import uuid
+import warnings
 
 import pytest
 
-from embedprefs import InputError, PreferenceMismatchError
+from embedprefs import EmbedPrefsWarning, InputError, PreferenceMismatchError
 from embedprefs_qdrant import adopt_collection, export_collection, open_store
 from embedprefs_qdrant.stores import CollectionLayout, Point, VectorLayout
 
@@ -195,6 +196,20 @@ def test_an_exported_collection_is_the_same_and_knows_its_preferences(make_inges
         assert copied.status().fits is True
         assert copied.ingest(str(corpus)).unchanged == 31
         assert copied.search("ban kel", limit=1)[0].id == ingestor.search("ban kel", limit=1)[0].id
+
+
+@pytest.mark.parametrize("on_disk", [None, True])
+def test_an_export_warns_of_what_was_asked_for_alone(make_ingestor, corpus, tmp_path, on_disk):
+    """The embedded engine keeps payloads on disk by itself; the emulation cannot, and nobody asked for it."""
+    ingestor = make_ingestor(f"edge:{tmp_path / 'source'}", **({} if on_disk is None else {"on_disk": on_disk}))
+    ingestor.ingest(corpus)
+    with warnings.catch_warnings(record=True) as caught, open_store(f"local:{tmp_path / 'target'}") as target:
+        warnings.simplefilter("always")
+        export_collection(ingestor.store, "documents", target)
+    said = [str(warning.message) for warning in caught if issubclass(warning.category, EmbedPrefsWarning)]
+    assert [("on_disk_payload" in message, "vectors.dense.on_disk" in message) for message in said] == (
+        [] if on_disk is None else [(True, True)]
+    )
 
 
 def test_an_export_does_not_overwrite_another_collection(make_ingestor, corpus, tmp_path):

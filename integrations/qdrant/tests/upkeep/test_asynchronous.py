@@ -31,9 +31,9 @@ def test_the_main_job_with_the_loop_going_on(make):
     assert asyncio.run(job())[:4] == (2, "b", 2, True)
 
 
-def test_a_cancelled_ingest_stops_and_leaves_the_next_call_alone(make, monkeypatch):
-    """What was read is stored; the ingestor goes on being used."""
-    monkeypatch.setattr(pipeline, "LAST_DOCUMENT_WAIT", 0.05)
+@pytest.fixture
+def held_up():
+    """Two documents, an event that tells that the first was read, and one that lets the second follow."""
     reading, release = threading.Event(), threading.Event()
 
     def documents():
@@ -42,9 +42,17 @@ def test_a_cancelled_ingest_stops_and_leaves_the_next_call_alone(make, monkeypat
         release.wait(60)
         yield "b", "Mos rut."
 
+    return documents(), reading, release
+
+
+def test_a_cancelled_ingest_stops_and_leaves_the_next_call_alone(make, held_up, monkeypatch):
+    """What was read is stored; the ingestor goes on being used."""
+    monkeypatch.setattr(pipeline, "LAST_DOCUMENT_WAIT", 0.05)
+    documents, reading, release = held_up
+
     async def job():
         async with make() as ingestor:
-            running = asyncio.create_task(ingestor.ingest(documents()))
+            running = asyncio.create_task(ingestor.ingest(documents))
             await asyncio.to_thread(reading.wait, 60)
             running.cancel()
             with pytest.raises(asyncio.CancelledError):
@@ -58,19 +66,13 @@ def test_a_cancelled_ingest_stops_and_leaves_the_next_call_alone(make, monkeypat
     assert status.documents == 2
 
 
-def test_a_call_that_is_cancelled_before_its_turn_is_not_made_and_stops_nothing_else(make):
+def test_a_call_that_is_cancelled_before_its_turn_is_not_made_and_stops_nothing_else(make, held_up):
     """The call that runs meanwhile is another one."""
-    reading, release = threading.Event(), threading.Event()
-
-    def documents():
-        yield "a", "Ban kel."
-        reading.set()
-        release.wait(60)
-        yield "b", "Mos rut."
+    documents, reading, release = held_up
 
     async def job():
         async with make() as ingestor:
-            running = asyncio.create_task(ingestor.ingest(documents()))
+            running = asyncio.create_task(ingestor.ingest(documents))
             await asyncio.to_thread(reading.wait, 60)
             waiting = asyncio.create_task(ingestor.ingest([("never", "Sat til.")]))
             await asyncio.sleep(0)

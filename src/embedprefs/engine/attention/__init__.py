@@ -15,7 +15,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from typing import Any, Final
 
-__all__ = ["ATTENTION", "SUPPORTED", "register", "traceable_attention"]
+__all__ = ["ATTENTION", "SUPPORTED", "register", "register_attention", "traceable_attention"]
 
 #: The name under which transformers knows this attention: what `attn_implementation` is to be.
 ATTENTION: Final = "embedprefs_local"
@@ -36,6 +36,20 @@ def register() -> None:
 
     AttentionInterface.register(ATTENTION, local_attention)
     AttentionMaskInterface.register(ATTENTION, local_mask)
+
+
+def register_attention(name: str | None) -> None:
+    """Make an attention of our own known to transformers; do nothing for the host's.
+
+    Args:
+        name: As in `compute.attention`.
+    """
+    if name == "local":
+        register()
+    elif name == "varlen":
+        from embedprefs.engine import gpu
+
+        gpu.register()
 
 
 def traceable_attention(model: Any) -> AbstractContextManager[None]:

@@ -33,7 +33,7 @@ class Chunk:
     occurrence: int
     """How many chunks with the same embedded text came before in this document."""
     content_hash: str
-    """sha256 of the embedded text, without the prompt: as long as it is the same, so is the vector."""
+    """sha256 of the embedded text, without the prompt: as long as it is the same, so is the vector of it alone."""
     embedded_text: str
     """The text that is embedded: the template filled in. The prompt is added by the model."""
 

@@ -19,7 +19,13 @@ from embedprefs.cli.plugin import (
     progress,
     say,
 )
-from embedprefs_qdrant.commands.options import CollectionOption, IdFieldOption, TextFieldOption, open_ingestor
+from embedprefs_qdrant.commands.options import (
+    CollectionOption,
+    IdFieldOption,
+    TextFieldOption,
+    given_documents,
+    open_ingestor,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -70,7 +76,7 @@ def register(app: typer.Typer) -> None:
             settings.append(f"index.on_disk={'true' if on_disk else 'false'}")
         options: dict[str, Any] = {"text_field": text_field, "id_field": id_field}
         with open_ingestor(preferences, settings, into, collection) as ingestor:
-            documents = paths or [str(ingestor.root)]
+            documents = given_documents(paths, ingestor)
             with _finishing_the_batch(ingestor), progress("Indexing", unit="chunks") as show:
                 report = ingestor.ingest(
                     documents,

@@ -12,7 +12,15 @@ from embedprefs.cli.plugin import load
 if TYPE_CHECKING:
     from embedprefs_qdrant.ingest import QdrantIngestor
 
-__all__ = ["CollectionOption", "IdFieldOption", "StoreOption", "TextFieldOption", "here", "open_ingestor"]
+__all__ = [
+    "CollectionOption",
+    "IdFieldOption",
+    "StoreOption",
+    "TextFieldOption",
+    "given_documents",
+    "here",
+    "open_ingestor",
+]
 
 StoreOption = Annotated[
     str | None,
@@ -39,6 +47,25 @@ def here(store: str) -> str:
     if scheme in ("edge", "local") and path:
         return f"{scheme}:{Path(path).expanduser().absolute()}"
     return store
+
+
+def given_documents(paths: list[str] | None, ingestor: QdrantIngestor) -> list[str]:
+    """What a command is to read: the paths that were given, else `index.root`.
+
+    Where some of them lead to nothing, the others are read and those are named as failed.
+
+    Raises:
+        InputError: None of them leads to anything.
+    """
+    from embedprefs import InputError
+    from embedprefs_qdrant.documents.discovery import names_nothing
+
+    documents = paths or [str(ingestor.root)]
+    if all(names_nothing(path) for path in documents):
+        named = "".join(f"\n  {path}" for path in documents)
+        advice = "Check the path; a relative one starts at the current folder." if paths else "Check index.root."
+        raise InputError(f"There is no such file or folder:{named}\n  {advice}")
+    return documents
 
 
 def open_ingestor(

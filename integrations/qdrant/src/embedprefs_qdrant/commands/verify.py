@@ -23,6 +23,7 @@ from embedprefs_qdrant.commands.options import (
     IdFieldOption,
     StoreOption,
     TextFieldOption,
+    given_documents,
     open_ingestor,
 )
 
@@ -55,7 +56,8 @@ def register(app: typer.Typer) -> None:
         """Compare a collection with its documents; exit code 1 where they do not agree, 4 where some cannot be read."""
         options = {"text_field": text_field, "id_field": id_field}
         with open_ingestor(preferences, set_, store, collection) as ingestor:
-            report = ingestor.verify(paths or [str(ingestor.root)], sample=sample, repair=repair, read_options=options)
+            documents = given_documents(paths, ingestor)
+            report = ingestor.verify(documents, sample=sample, repair=repair, read_options=options)
         good = report.is_good or report.repaired
         code = 1 if not good else 4 if report.unreadable else 0
         if format is ResultFormat.JSON:

@@ -17,7 +17,7 @@ from embedprefs_qdrant.documents.document import SourceError
 if TYPE_CHECKING:
     from pathspec import GitIgnoreSpec
 
-__all__ = ["FileFinder", "FoundFile"]
+__all__ = ["FileFinder", "FoundFile", "names_nothing"]
 
 
 @dataclass(frozen=True)
@@ -203,6 +203,14 @@ class FileFinder:
                 parent = os.path.dirname(folder)
                 self._repositories[folder] = None if parent == folder else self._repository(parent)
         return self._repositories[folder]
+
+
+def names_nothing(name: str | os.PathLike[str]) -> bool:
+    """Whether a path, folder or glob leads to no file and no folder."""
+    path = os.fspath(name)
+    if os.path.lexists(path):
+        return False
+    return not glob.has_magic(path) or next(glob.iglob(path, recursive=True), None) is None
 
 
 def _is_outside(relative: str) -> bool:

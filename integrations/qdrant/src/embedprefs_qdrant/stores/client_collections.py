@@ -209,19 +209,26 @@ class ClientCollections:
         return None if found is None else found[0]
 
     def write_record(self, collection: str, record: Mapping[str, Any]) -> None:
-        """Store the record in the collection's metadata, or in the reserved point where the server drops it."""
+        """Store the record in the collection's metadata, or in the reserved point where the server drops it.
+
+        Of two processes that write at once the later one wins; the other finds so when it reads.
+        """
         from qdrant_client import models
 
         name = self._existing_name(collection)
         wanted = contract.canonical_record(record)
+        before = self._find_record(name, self._require_info(name))
         try:
             # Top-level keys are merged and nested objects replaced, so that the one key always carries everything.
             self._update(name, {"metadata": {contract.RECORD_KEY: wanted}})
         except StoreError as error:
             if error.status not in (400, 422):
                 raise
-        if self._find_record(name, self._require_info(name)) == (wanted, "collection metadata"):
+        found = self._find_record(name, self._require_info(name))
+        if found == (wanted, "collection metadata"):
             return
+        if found is not None and found != before and found[1] == "collection metadata":
+            return  # another process has written its own since
         payload = {contract.RECORD_KEY: json.dumps(wanted)}
         point = models.PointStruct(id=RECORD_POINT_ID, vector={}, payload=payload)
         self._call(

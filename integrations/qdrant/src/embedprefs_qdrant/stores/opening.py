@@ -161,21 +161,44 @@ def _local(target: str, folder: Path, create: bool, options: dict[str, Any]) -> 
         raise InputError(f"{folder}: There is no such folder.\n  Index documents into it first.")
     if folder.exists() and not folder.is_dir():
         raise ResourceError(f"{folder}: This is a file; {target!r} needs a folder.")
+    in_use = ResourceError(
+        f"{folder}: The folder is open elsewhere: in another process, or in another client of this one.\n"
+        "  Allowed: the client's emulation serves one client at a time\n"
+        "  Close the other one or hand its client on; to share the data among processes, run a Qdrant server and "
+        "open http://HOST:6333 instead."
+    )
+    if _is_in_use(folder):
+        raise in_use
     try:
         # Calls take turns, whatever thread they come from, so that SQLite need not insist on one thread.
         client = QdrantClient(path=str(folder), force_disable_check_same_thread=True)
     except RuntimeError as error:
         if "already accessed" not in str(error):
             raise
-        raise ResourceError(
-            f"{folder}: The folder is open elsewhere: in another process, or in another client of this one.\n"
-            "  Allowed: the client's emulation serves one client at a time\n"
-            "  Close the other one or hand its client on; to share the data among processes, run a Qdrant server and "
-            "open http://HOST:6333 instead."
-        ) from error
+        raise in_use from error  # another one was faster, just now
     return ClientStore(
         client, url=f"local:{folder.absolute()}", kind="local", transport="in process", owns_client=True, **options
     )
+
+
+def _is_in_use(folder: Path) -> bool:
+    """Whether another client has the folder open.
+
+    A client that finds this out by itself has read every point by then, and leaves its lock file and its databases
+    open when it fails.
+    """
+    import portalocker
+
+    lock = folder / ".lock"
+    if not lock.exists():
+        return False
+    with lock.open("r+", encoding="utf-8") as file:
+        try:
+            portalocker.lock(file, portalocker.LockFlags.EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING)
+        except portalocker.exceptions.LockException:
+            return True
+        portalocker.unlock(file)
+    return False
 
 
 def _around_client(client: QdrantClient, options: dict[str, Any]) -> Store:
