@@ -102,6 +102,8 @@ class Submitted(Protocol):
 
     clipped: int
     """Values that lay outside the ranges of the codes; known with the result."""
+    padding: int
+    """Tokens of padding that are computed."""
 
     def result(self) -> NDArray[Any]:
         """Wait for the vectors, and return them: shape (texts, ...), float32 or codes."""
@@ -110,10 +112,12 @@ class Submitted(Protocol):
 
 @runtime_checkable
 class Overlapping(Backend, Protocol):
-    """A backend that takes the next batches while it computes, and needs no padding."""
+    """A backend that takes the next batches while it computes."""
 
     groups_ahead: int
     """Groups of texts to tokenise while one is computed."""
+    finishes: bool
+    """Whether it cuts and scales vectors and turns them into codes itself, before they are copied."""
 
     @property
     def in_flight(self) -> int:
@@ -134,6 +138,7 @@ class Overlapping(Backend, Protocol):
         Args:
             rows: Token ids of each text.
             prompt_tokens: As for `vectors`.
-            finish: What becomes of the vectors; None leaves them whole.
+            finish: What becomes of the vectors; None leaves them whole, and is all that a backend takes which does not
+                finish them.
         """
         ...

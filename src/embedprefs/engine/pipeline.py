@@ -6,6 +6,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -19,7 +20,7 @@ from embedprefs.engine.tokenising import TextTokenizer, TokenisedTexts
 from embedprefs.errors import ResourceError
 
 if TYPE_CHECKING:
-    from embedprefs.engine.gpu.flight import Flight
+    from embedprefs.engine.flight import Flight
 
 __all__ = ["Counts", "Settings", "embed", "embed_rows", "finished", "reduce_batches"]
 
@@ -115,39 +116,45 @@ def embed(
         if on_computed is not None:
             on_computed(1)
         return out
-    flight = _flight(backend, settings, report, on_computed)
     ahead = backend.groups_ahead if isinstance(backend, Overlapping) else 1
-    for start, tokenised in _tokenised_ahead(texts, tokenizer, prompt, ahead):
-        if on_tokenised is not None:
-            on_tokenised(start, tokenised)
-        place = out[start : start + len(tokenised.ids)]
-        if flight is not None:
-            flight.add(tokenised.ids, out=place, prompt_tokens=tokenised.prompt_tokens)
-            continue
-        embed_rows(
-            tokenised.ids,
-            pad_id=tokenizer.pad_id,
-            backend=backend,
-            settings=settings,
-            prompt_tokens=tokenised.prompt_tokens,
-            out=place,
-            report=report,
-            on_computed=on_computed,
-        )
-    if flight is not None:
-        flight.land()
+    with _flight(backend, settings, report, on_computed) as flight:
+        for start, tokenised in _tokenised_ahead(texts, tokenizer, prompt, ahead):
+            if on_tokenised is not None:
+                on_tokenised(start, tokenised)
+            place = out[start : start + len(tokenised.ids)]
+            if flight is not None:
+                flight.add(tokenised.ids, out=place, prompt_tokens=tokenised.prompt_tokens)
+                continue
+            embed_rows(
+                tokenised.ids,
+                pad_id=tokenizer.pad_id,
+                backend=backend,
+                settings=settings,
+                prompt_tokens=tokenised.prompt_tokens,
+                out=place,
+                report=report,
+                on_computed=on_computed,
+            )
     return out
 
 
+@contextmanager
 def _flight(
     backend: Backend, settings: Settings, report: Counts | None, on_computed: Callable[[int], None] | None
-) -> Flight | None:
-    """Return what keeps several batches under way; None for a backend that computes one at a time."""
+) -> Iterator[Flight | None]:
+    """Give what keeps several batches under way, and end with none; None for a backend that computes one at a time."""
     if not isinstance(backend, Overlapping):
-        return None
-    from embedprefs.engine.gpu.flight import Flight
+        yield None
+        return
+    from embedprefs.engine.flight import Flight
 
-    return Flight(backend, settings, report=report, on_computed=on_computed)
+    flight = Flight(backend, settings, report=report, on_computed=on_computed)
+    try:
+        yield flight
+        flight.land()
+    except BaseException:
+        flight.abandon()
+        raise
 
 
 def embed_rows(
@@ -177,11 +184,10 @@ def embed_rows(
         ResourceError: one text alone does not fit into memory.
     """
     out = _output(out, len(rows), backend, settings)
-    flight = _flight(backend, settings, report, on_computed)
-    if flight is not None:
-        flight.add(rows, out=out, prompt_tokens=prompt_tokens)
-        flight.land()
-        return out
+    with _flight(backend, settings, report, on_computed) as flight:
+        if flight is not None:
+            flight.add(rows, out=out, prompt_tokens=prompt_tokens)
+            return out
     lengths = np.fromiter((len(row) for row in rows), dtype=np.int64, count=len(rows))
     left_out = prompt_tokens if settings.leaves_prompt_out else 0
     waiting = deque(plan_batches(lengths, batch_tokens=settings.batch_tokens, max_batch_size=settings.max_batch_size))

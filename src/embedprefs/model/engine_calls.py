@@ -69,7 +69,7 @@ class EngineCall:
         backend = self.model.backend_of_call(len(texts))
         tokenizer = self.model.text_tokenizer(None if self.limit == float("inf") else int(self.limit))
         self.report.backend, self.report.numerics = backend.name, backend.numerics
-        settings.codes = self.codes if isinstance(backend, Overlapping) else None
+        settings.codes = self.codes if isinstance(backend, Overlapping) and backend.finishes else None
         with self._progress(len(texts)) as on_computed:
             rows = embed(
                 texts,

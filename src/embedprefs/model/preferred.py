@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-import signal
-import sys
 import threading
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
@@ -33,7 +31,7 @@ from embedprefs.model.spans import embed_spans
 from embedprefs.model.streaming import stream
 from embedprefs.model.tokens import TokenCounter, TokenWindow
 from embedprefs.model.weights import weights_digest
-from embedprefs.model.workers import vectors_in_worker
+from embedprefs.model.workers import end_on_sigterm, vectors_in_worker
 
 if TYPE_CHECKING:
     from embedprefs.calibration import Calibration
@@ -419,8 +417,7 @@ class PreferredSentenceTransformer(LoadedIdentity, RunsTexts, KeepsReport, Sente
         if model._resolved is not None:  # noqa: SLF001 - the same class
             torch.set_num_threads(model.resolved["compute.threads"])
             model._is_worker = True  # noqa: SLF001
-        # The host ends its workers by SIGTERM, which would leave the semaphores they made for the system to find.
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+        end_on_sigterm()
         super()._multi_process_worker(target_device, model, input_queue, results_queue)
 
     # Saving and copying ----------------------------------------------------------------------------------------------

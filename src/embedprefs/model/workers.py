@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
+import threading
+import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +18,41 @@ from embedprefs.engine.pipeline import Settings, embed
 if TYPE_CHECKING:
     from embedprefs.model.preferred import PreferredSentenceTransformer
 
-__all__ = ["vectors_in_worker", "why_not_in_workers"]
+__all__ = ["end_on_sigterm", "vectors_in_worker", "why_not_in_workers"]
+
+#: Seconds between two reminders of a process that was asked to end.
+_REMINDED_AFTER = 0.05
+
+
+def end_on_sigterm() -> None:
+    """Let SIGTERM end this process as `sys.exit` does; to be called once, by its main thread.
+
+    The host ends its workers by SIGTERM and waits for them without a limit. Left alone, the signal would leave the
+    semaphores that a worker made for the system to find. A handler in Python by itself can miss it: when it comes
+    just before the main thread waits for the next texts, the handler runs after that wait, which never ends. So a
+    thread, which the system wakes whatever the main thread does, repeats the signal until the process has gone.
+    """
+
+    def end(*_arguments: Any) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        sys.exit(0)
+
+    signal.signal(signal.SIGTERM, end)
+    if not hasattr(signal, "pthread_kill"):  # Windows, where a process is ended from outside
+        return
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    main = threading.main_thread().ident
+
+    def remind() -> None:
+        while signal.SIGTERM not in os.read(reading, 64):
+            pass
+        while main is not None:
+            signal.pthread_kill(main, signal.SIGTERM)
+            time.sleep(_REMINDED_AFTER)
+
+    threading.Thread(target=remind, name="embedprefs-end", daemon=True).start()
 
 
 def why_not_in_workers(model: PreferredSentenceTransformer, further: Mapping[str, Any]) -> str | None:

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from embedprefs.engine.backend import Backend
+from embedprefs.engine.backend import Backend, Finish, Overlapping
 from embedprefs.engine.openvino.backend import OpenVINOBackend
 from embedprefs.engine.openvino.conversion import convert
 from embedprefs.engine.openvino.description import Description
@@ -42,6 +42,7 @@ def only(backend):
 def test_it_is_a_backend(backend):
     """It has every attribute and method of the protocol."""
     assert isinstance(backend, Backend)
+    assert isinstance(backend, Overlapping)
     assert (backend.name, backend.numerics, backend.dimension) == ("openvino", "float32", 32)
 
 
@@ -132,6 +133,72 @@ def test_calls_from_several_threads(bert, tiny, streams):
         assert list(pool.map(repeated, range(4))) == [True] * 4
 
 
+def rows_of(ids, mask):
+    """Return rows without their padding."""
+    return [row[:count].astype(np.int32) for row, count in zip(ids, mask.sum(axis=1), strict=True)]
+
+
+@pytest.mark.parametrize("streams", [1, 2])
+def test_batches_under_way_have_their_own_vectors(bert, backend, tiny, streams):
+    """What is begun before the others are waited for equals what is computed alone, in whatever order it is taken."""
+    other = OpenVINOBackend(bert[1], numerics="float32", threads=2, streams=streams)
+    # Long ones and short ones: they are computed by different compiled forms.
+    batches = [tiny.batch((20 + 11 * number, 9, 5, 3), padding=0, seed=number) for number in range(9)]
+    submitted = [other.submit(rows_of(*batch)) for batch in batches]
+    for (ids, mask), one in reversed(list(zip(batches, submitted, strict=True))):
+        np.testing.assert_allclose(one.result(), backend.vectors(ids, mask), rtol=0, atol=1e-6)
+        assert (one.padding, one.clipped) == (ids.size - mask.sum(), 0)
+
+
+def test_callers_who_hold_batches_do_not_wait_for_one_another(bert, tiny):
+    """More batches under way than there are streams, begun by several threads before any is taken, all end."""
+    backend = OpenVINOBackend(bert[1], numerics="float32", threads=2, streams=2)
+    batch = tiny.batch((70, 65, 60, 66), padding=0)
+    expected = backend.vectors(*batch)
+    barrier = threading.Barrier(4)
+
+    def held(_number: int) -> bool:
+        begun = []
+        for _ in range(3):
+            begun.append(backend.submit(rows_of(*batch)))
+            barrier.wait(60)
+        return all(np.allclose(one.result(), expected, rtol=0, atol=1e-6) for one in begun)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(held, range(4))) == [True] * 4
+
+
+def test_vectors_are_given_whole(backend, tiny):
+    """What the backend cannot do it refuses: nothing that is asked for is left out in silence."""
+    with pytest.raises(ValueError, match="whole vectors"):
+        backend.submit(rows_of(*tiny.batch((9, 4), padding=0)), finish=Finish(truncate_dim=8))
+
+
+def test_no_rows_can_be_submitted(backend):
+    """Nothing is begun for nothing."""
+    assert backend.submit([]).result().shape == (0, 32)
+
+
+@pytest.mark.parametrize(
+    ("streams", "count", "tokens", "batch_tokens", "most", "sizes"),
+    [
+        (1, 20, 50, 1000, 64, [20]),
+        (2, 20, 50, 1000, 64, [5, 5, 5, 5]),
+        (2, 8, 50, 1000, 64, [5, 3]),  # less would not be worth a stream of its own
+        (2, 400, 50, 1000, 64, [20] * 20),
+        (2, 20, 50, None, 64, [10, 10]),
+        (2, 20, 50, None, 4, [4] * 5),
+        (2, 3, 50, None, 64, [2, 1]),
+    ],
+)
+def test_every_stream_has_batches(bert, streams, count, tokens, batch_tokens, most, sizes):
+    """Few texts are divided so that no stream is idle; never into more than the budget and the stated size allow."""
+    backend = OpenVINOBackend(bert[1], threads=2, streams=streams)
+    plan = backend.plan(np.full(count, tokens), batch_tokens=batch_tokens, max_batch_size=most)
+    assert [len(batch) for batch in plan] == sizes
+    assert sorted(np.concatenate(plan)) == list(range(count))
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_forked_process_computes(bert, tiny):
     """A process that was forked after loading computes the same vectors, where OpenVINO's threads stayed behind."""
@@ -161,8 +228,9 @@ def test_failed_call_leaves_the_backend_usable(bert, backend, tiny, streams):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="address space is bounded by Linux's limit")
+@pytest.mark.parametrize("begun", [False, True])
 @pytest.mark.parametrize("threads", [1, 2])
-def test_smaller_batch_succeeds_after_memory_ran_out(bert, threads):
+def test_smaller_batch_succeeds_after_memory_ran_out(bert, threads, begun):
     """Where a batch does not fit into memory, the error says so to the pipeline, and a smaller batch then computes.
 
     With one thread OpenVINO may lose such an error, and hand out what it computed before.
@@ -175,23 +243,31 @@ from embedprefs.engine.memory import is_out_of_memory
 from embedprefs.engine.openvino.backend import OpenVINOBackend
 
 backend = OpenVINOBackend(Path(sys.argv[1]), threads=int(sys.argv[2]))
+
+
+def vectors(ids):
+    if sys.argv[3] == "True":
+        return backend.submit(list(ids.astype(np.int32))).result()
+    return backend.vectors(ids, np.ones_like(ids))
+
+
 small = np.full((4, 9), 7)
-expected = backend.vectors(small, np.ones_like(small))
+expected = vectors(small)
 rows = np.arange(40_000 * 2).reshape(40_000, 2) % 100 + 5
-backend.vectors(rows, np.ones_like(rows))  # another batch of as many rows, whose vectors must not be handed out again
+vectors(rows)  # another batch of as many rows, whose vectors must not be handed out again
 taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 before = resource.getrlimit(resource.RLIMIT_AS)
 resource.setrlimit(resource.RLIMIT_AS, (taken + 200 * 2**20, before[1]))
 huge = np.full((40_000, 64), 7)
 try:
-    backend.vectors(huge, np.ones_like(huge))
+    vectors(huge)
     print("computed")
 except (RuntimeError, MemoryError) as error:
     print(is_out_of_memory(error))
 resource.setrlimit(resource.RLIMIT_AS, before)  # what was freed lies in pieces, and a model takes whole ones
-print(np.array_equal(backend.vectors(small, np.ones_like(small)), expected))
+print(np.array_equal(vectors(small), expected))
 """
-    command = [sys.executable, "-c", program, str(bert[1]), str(threads)]
+    command = [sys.executable, "-c", program, str(bert[1]), str(threads), str(begun)]
     result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert (result.returncode, result.stdout.split()) == (0, ["True", "True"]), result.stderr
 

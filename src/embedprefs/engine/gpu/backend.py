@@ -39,6 +39,7 @@ class PackedBackend:
     attention = "varlen"
     #: Groups of texts that are tokenised while one is computed.
     groups_ahead = 2
+    finishes = True
 
     def __init__(
         self,
@@ -180,7 +181,7 @@ class _Submitted:
 
     def __init__(self, arriving: Arriving) -> None:
         self._arriving = arriving
-        self.clipped = 0
+        self.clipped = self.padding = 0
 
     def result(self) -> NDArray[Any]:
         """Wait for the vectors, and return them."""

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import itertools
 import logging
 import os
-import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from embedprefs.engine.backend import Finish
+from embedprefs.engine.batching import padded, plan_batches
 from embedprefs.engine.memory import is_out_of_memory
 from embedprefs.engine.openvino.compiled import compiled_in
 from embedprefs.engine.openvino.description import Description
+from embedprefs.engine.openvino.requests import Compiled, Pending
 from embedprefs.engine.openvino.telemetry import import_openvino
 from embedprefs.errors import ModelFilesError, ResourceError
 
@@ -38,8 +39,12 @@ _STREAMS_AT_LEAST = 4
 #: Rows that are worth a stream of their own, and tokens of a batch that is divided at all.
 _ROWS_OF_A_STREAM = 2
 _TOKENS_OF_SEVERAL_STREAMS = 512
-#: Bits of a number that no computation gives: what stands where OpenVINO has not written. As a float it is NaN.
-_NOT_WRITTEN = 0x7FC0_51DE
+#: Tokens, padding included, below which a batch takes all threads together; and batches that each stream should have,
+#: if the texts suffice for that, so that none waits long for the last one.
+_TOKENS_OF_A_STREAM = 256
+_BATCHES_OF_A_STREAM = 4
+#: What stands where there is no token: the graph puts the model's own number there.
+_PADDING = 0
 #: What forked processes were born with, kept until they end.
 _inherited: list[Any] = []
 
@@ -54,47 +59,25 @@ def native_bfloat16() -> bool:
     return "BF16" in capabilities
 
 
-class _Compiled:
-    """A compiled model and its requests: as many as it has streams, each used by one caller at a time."""
-
-    def __init__(self, model: Any, output: str) -> None:
-        self.model = model
-        self.streams = max(1, int(model.get_property("NUM_STREAMS")))
-        self.threads = int(model.get_property("INFERENCE_NUM_THREADS"))
-        self.output = model.output(output)
-        self.tensor = functools.partial(import_openvino().Tensor, shared_memory=True)
-        self._requests: queue.LifoQueue[Any] = queue.LifoQueue()
-        for _ in range(self.streams):
-            self._requests.put(model.create_infer_request())
-
-    @contextlib.contextmanager
-    def requests(self, count: int) -> Iterator[list[Any]]:
-        """Lend requests, at least one and at most `count`; wait for one where all are lent."""
-        lent = [self._requests.get()]
-        try:
-            with contextlib.suppress(queue.Empty):
-                while len(lent) < count:
-                    lent.append(self._requests.get_nowait())
-            yield lent
-        finally:
-            for request in lent:
-                self._requests.put(request)
-
-
 class OpenVINOBackend:
     """A converted model, computing vectors on the processor; safe to be called from several threads.
 
-    Batches are divided among as many streams as the threads allow; a single text has all threads to itself. The number
-    format is always set: left alone, OpenVINO takes bfloat16 wherever the processor has it.
+    Batches are computed side by side in as many streams as the threads allow, each stream taking the next one as soon
+    as it is done; a single text has all threads to itself. The number format is always set: left alone, OpenVINO takes
+    bfloat16 wherever the processor has it.
 
     Attributes:
         name: "openvino".
+        groups_ahead: Groups of texts to tokenise while one is computed.
+        finishes: Whether it cuts and scales vectors itself; it does not.
         numerics: "float32", "bfloat16" or "int8".
         dimension: Length of the vectors.
         description: What stands beside the converted model.
     """
 
     name = "openvino"
+    groups_ahead = 1
+    finishes = False
 
     def __init__(
         self,
@@ -112,8 +95,8 @@ class OpenVINOBackend:
             numerics: Number format to compute in. "int8" needs a quantised model, whose other operations run in
                 bfloat16 where that is native.
             threads: Threads to compute with, as `compute.threads` says; None for those this process may use.
-            streams: Parts of a batch computed side by side; None for one for every four threads, and up to four for a
-                small model.
+            streams: Batches computed side by side; None for one for every four threads, and up to four for a small
+                model.
             compiled_cache: Folder that keeps the compiled form, from which the next start is faster and which processes
                 share; None compiles anew. Whoever can write there can make this program run what they like.
 
@@ -136,7 +119,7 @@ class OpenVINOBackend:
         self._core = import_openvino().Core()
         self._precision = self._precision_of(self.numerics)
         #: (output, streams) -> the compiled model.
-        self._compiled: dict[tuple[str, int], _Compiled] = {}
+        self._compiled: dict[tuple[str, int], Compiled] = {}
         self._closed = False
         self._process = os.getpid()
         # What a single text needs; what a batch needs is compiled with the first one.
@@ -172,7 +155,7 @@ class OpenVINOBackend:
             )
         return "bf16" if native and numerics != "float32" else "f32"
 
-    def _compile(self, output: str, streams: int) -> _Compiled:
+    def _compile(self, output: str, streams: int) -> Compiled:
         file = self._folder / Description.MODEL_FILE
         settings = {
             "INFERENCE_PRECISION_HINT": self._precision,
@@ -198,7 +181,7 @@ class OpenVINOBackend:
                 "  Remove this folder, so that the model is converted again.",
                 file=file,
             ) from error
-        return _Compiled(compiled, output)
+        return Compiled(compiled, output)
 
     # Computing -------------------------------------------------------------------------------------------------------
 
@@ -226,6 +209,53 @@ class OpenVINOBackend:
         streams = self._streams if is_divided else 1
         return self._run("sentence_embedding", streams, self._inputs(ids, mask, prompt_tokens), (self.dimension,))
 
+    @property
+    def in_flight(self) -> int:
+        """Batches that may be under way at a time: with several streams, one more for each than it computes."""
+        return 2 * self._streams if self._streams > 1 else 1
+
+    def plan(
+        self, lengths: NDArray[np.int64], *, batch_tokens: int | None, max_batch_size: int
+    ) -> list[NDArray[np.intp]]:
+        """Divide texts into batches, as `plan_batches` does; into smaller ones where some streams would have none."""
+        if self._streams > 1:
+            if batch_tokens is None:
+                max_batch_size = min(max_batch_size, max(_ROWS_OF_A_STREAM, -(-len(lengths) // self._streams)))
+            else:
+                share = -(-int(lengths.sum()) // (self._streams * _BATCHES_OF_A_STREAM))
+                batch_tokens = min(batch_tokens, max(share, _TOKENS_OF_A_STREAM))
+        return plan_batches(lengths, batch_tokens=batch_tokens, max_batch_size=max_batch_size)
+
+    def submit(
+        self, rows: Sequence[NDArray[np.int32]], *, prompt_tokens: int = 0, finish: Finish | None = None
+    ) -> _Submitted:
+        """Begin to compute a batch, as `Overlapping.submit` says.
+
+        Args:
+            rows: Token ids of each text.
+            prompt_tokens: As for `vectors`.
+            finish: None: vectors are given whole.
+
+        Raises:
+            ResourceError: the backend is closed.
+            ValueError: vectors are to be finished.
+        """
+        if finish is not None:
+            raise ValueError("The OpenVINO backend gives whole vectors; cut and scale them afterwards.")
+        ids, mask = padded(rows, _PADDING)
+        padding = ids.size - int(mask.sum())
+        result = np.empty((len(rows), self.dimension), dtype=np.float32)
+        if not result.size:
+            return _Submitted(None, result, padding, self._give_up)
+        streams = self._streams if ids.size >= _TOKENS_OF_A_STREAM else 1
+        compiled = self._take("sentence_embedding", streams)
+        try:
+            pending = compiled.begin(self._inputs(ids, mask, prompt_tokens), result)
+        except RuntimeError:
+            self._give_up(compiled)
+            raise
+        return _Submitted(pending, result, padding, functools.partial(self._give_up, compiled))
+
     def token_vectors(self, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the last hidden state.
 
@@ -251,7 +281,7 @@ class OpenVINOBackend:
             self._closed = True
             self._compiled.clear()
 
-    def _take(self, output: str, streams: int) -> _Compiled:
+    def _take(self, output: str, streams: int) -> Compiled:
         """Return the compiled model for an output, compiled now where it is not yet, or no longer."""
         if not self._closed and self._process != os.getpid():
             # OpenVINO's threads, and whoever held the lock, stayed behind in the process that was forked. What was
@@ -265,7 +295,7 @@ class OpenVINOBackend:
                 self._compiled[output, streams] = self._compile(output, streams)
             return self._compiled[output, streams]
 
-    def _give_up(self, compiled: _Compiled) -> None:
+    def _give_up(self, compiled: Compiled) -> None:
         """Let a compiled model go after an error.
 
         It keeps the sizes at which it failed, and where memory ran out it asks for them again with every later batch,
@@ -288,47 +318,62 @@ class OpenVINOBackend:
     def _run(
         self, output: str, streams: int, inputs: dict[str, NDArray[np.int64]], shape: tuple[int, ...]
     ) -> NDArray[np.float32]:
+        """Compute a batch, divided among the streams."""
+        rows = len(inputs["input_ids"])
         compiled = self._take(output, streams)
+        result = np.empty((rows, *shape), dtype=np.float32)
+        count = min(compiled.streams, rows // _ROWS_OF_A_STREAM)
         try:
-            return _computed(compiled, inputs, shape)
+            if count <= 1:
+                compiled.computed(inputs, result)
+            else:
+                edges = [rows * number // count for number in range(count + 1)]
+                _side_by_side(compiled, inputs, result, [slice(*pair) for pair in itertools.pairwise(edges)])
         except RuntimeError:
             self._give_up(compiled)
             raise
+        return result
 
 
-def _computed(compiled: _Compiled, inputs: dict[str, NDArray[np.int64]], shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """Return the output for every row; a batch is divided among the streams that are free.
-
-    With a single thread OpenVINO 2026.4 loses the errors of `infer`: where memory runs out it returns, its own output
-    tensor still holds an earlier batch, and the next call ends the process. `start_async` raises them. That the result
-    is handed over and looked at afterwards is for whatever else may end without having written it.
-    """
-    rows = len(inputs["input_ids"])
-    result = np.full((rows, *shape), _NOT_WRITTEN, dtype=np.uint32).view(np.float32)
-    with compiled.requests(min(compiled.streams, rows // _ROWS_OF_A_STREAM)) as requests:
-        edges = [rows * number // len(requests) for number in range(len(requests) + 1)]
-        parts = [slice(*pair) for pair in itertools.pairwise(edges)]
-        for request, part in zip(requests, parts, strict=True):
-            request.set_tensor(compiled.output, compiled.tensor(result[part]))
-        if len(requests) == 1 and compiled.threads > 1:
-            requests[0].infer(inputs, share_inputs=True, share_outputs=True)
-        else:
-            _wait_for_all(requests, [{name: value[part] for name, value in inputs.items()} for part in parts])
-    written = result.view(np.uint32).reshape(rows, -1)
-    if (written[:, 0] == _NOT_WRITTEN).any() or (written[:, -1] == _NOT_WRITTEN).any():
-        raise RuntimeError(f"OpenVINO failed to allocate memory for {rows} texts and said nothing.")
-    return result
-
-
-def _wait_for_all(requests: list[Any], inputs: list[dict[str, NDArray[np.int64]]]) -> None:
-    """Run requests side by side. All are waited for even where one fails, so that none is lent again at work."""
+def _side_by_side(
+    compiled: Compiled, inputs: dict[str, NDArray[np.int64]], result: NDArray[np.float32], parts: list[slice]
+) -> None:
+    """Compute parts of a batch; all are waited for even where one fails, so that no request is lent again at work."""
     errors: list[RuntimeError] = []
-    for request, values in zip(requests, inputs, strict=True):
-        request.start_async(values, share_inputs=False)
-    for request in requests:
+    begun: list[Pending] = []
+    for part in parts:
         try:
-            request.wait()
+            begun.append(compiled.begin({name: value[part] for name, value in inputs.items()}, result[part]))
+        except RuntimeError as error:
+            errors.append(error)
+    for pending in begun:
+        try:
+            pending.wait()
         except RuntimeError as error:
             errors.append(error)
     if errors:
         raise errors[0]
+
+
+class _Submitted:
+    """A batch under way."""
+
+    clipped = 0
+
+    def __init__(
+        self, pending: Pending | None, result: NDArray[np.float32], padding: int, failed: Callable[[], None]
+    ) -> None:
+        self._pending = pending
+        self._result = result
+        self._failed = failed
+        self.padding = padding
+
+    def result(self) -> NDArray[np.float32]:
+        """Wait for the vectors, and return them: shape (texts, dimension)."""
+        if self._pending is not None:
+            try:
+                self._pending.wait()
+            except RuntimeError:
+                self._failed()
+                raise
+        return self._result

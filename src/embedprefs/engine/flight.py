@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from embedprefs.engine.backend import Overlapping, Submitted
 from embedprefs.engine.memory import is_out_of_memory
-from embedprefs.engine.pipeline import Counts, Settings, reduce_batches
+from embedprefs.engine.pipeline import Counts, Settings, finished, reduce_batches
 
 __all__ = ["Flight"]
 
@@ -105,6 +105,15 @@ class Flight:
             if self._under_way:
                 self._take()
 
+    def abandon(self) -> None:
+        """Wait for what is under way and let it go: after an error, nobody else will."""
+        self._waiting.clear()
+        while self._under_way:
+            try:
+                self._result(self._under_way.popleft())
+            except RuntimeError as error:  # the error that led here is the one to raise
+                logger.info("A batch that was under way failed too: %s", error)
+
     def _planned(self, group: _Group, positions: NDArray[np.intp]) -> list[_Batch]:
         settings = self._settings
         plan = self._backend.plan(
@@ -135,7 +144,7 @@ class Flight:
             return self._backend.submit(
                 [group.rows[at] for at in batch.positions],
                 prompt_tokens=group.prompt_tokens,
-                finish=self._settings.finish,
+                finish=self._settings.finish if self._backend.finishes else None,
             )
         except Exception as error:
             if not is_out_of_memory(error):
@@ -154,6 +163,7 @@ class Flight:
         if self._report is not None:
             self._report.batches += 1
             self._report.tokens += batch.tokens
+            self._report.padding += batch.pending.padding if batch.pending is not None else 0
         if self._on_computed is not None:
             self._on_computed(len(batch.positions))
 
@@ -170,7 +180,7 @@ class Flight:
             logger.info("out of memory with %d texts of %d tokens: %s", len(batch.positions), batch.tokens, error)
             return None
         self._settings.clipped += pending.clipped
-        return vectors
+        return vectors if self._backend.finishes else finished(vectors, self._settings)
 
     def _try_again(self, failed: _Batch, *, had_company: bool) -> None:
         """Let a batch wait for those beside it where memory did not suffice for all; halve it where it was alone."""

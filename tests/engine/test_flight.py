@@ -21,7 +21,8 @@ from embedprefs.model.report import EncodeReport
 
 class Pending:
     def __init__(self, owner: Summing, vectors: np.ndarray, tokens: int, *, fails: bool) -> None:
-        self.owner, self.vectors, self.tokens, self.fails, self.clipped = owner, vectors, tokens, fails, 1
+        self.owner, self.vectors, self.tokens, self.fails = owner, vectors, tokens, fails
+        self.clipped, self.padding = 1, 0
 
     def result(self) -> np.ndarray:
         self.owner.held -= self.tokens
@@ -34,7 +35,7 @@ class Pending:
 class Summing:
     """Sums and counts a text's tokens, computes when it is asked to, and has memory for so many tokens at a time."""
 
-    name, numerics, dimension, groups_ahead, padding_free = "torch", "float32", 2, 3, True
+    name, numerics, dimension, groups_ahead, finishes = "torch", "float32", 2, 3, True
 
     def __init__(self, most_tokens: int | None = None, *, in_flight: int = 3, late: bool = False) -> None:
         self.most_tokens, self.in_flight, self.late = most_tokens, in_flight, late
@@ -185,3 +186,37 @@ def test_the_prompt_is_left_out_where_pooling_says_so(*, left_out: bool) -> None
     settings = Settings(64, 8, leaves_prompt_out=left_out)
     embed(["1", "2"], tokenizer=tokenizer(), backend=backend, settings=settings, prompt="7 8 ")
     assert backend.prompt_tokens == ({2} if left_out else {0})
+
+
+def test_an_error_leaves_nothing_under_way() -> None:
+    """What was begun is waited for before the error is raised: it writes into memory that the caller lets go of."""
+
+    class Failing(Summing):
+        def submit(self, rows: Any, **named: Any) -> Pending:
+            if len(self.sizes) == 2:
+                raise ValueError("no such thing")
+            return super().submit(rows, **named)
+
+    backend = Failing(in_flight=3)
+    with pytest.raises(ValueError, match="no such thing"):
+        embed_rows(rows_of([9, 8, 7]), pad_id=99, backend=backend, settings=Settings(9, 1))
+    assert (len(backend.sizes), backend.under_way) == (2, 0)
+
+
+def test_vectors_that_come_whole_are_cut_and_scaled() -> None:
+    """A backend that does not finish vectors is not asked to, and the padding that it computes is counted."""
+
+    class Whole(Summing):
+        finishes = False
+
+        def submit(self, rows: Any, *, prompt_tokens: int = 0, finish: Finish | None = None) -> Pending:
+            assert finish is None
+            pending = super().submit(rows, prompt_tokens=prompt_tokens)
+            pending.padding = 2
+            return pending
+
+    report = EncodeReport()
+    settings = Settings(9, 1, truncate_dim=1, normalize=True)
+    found = embed_rows(rows_of([3, 4]), pad_id=99, backend=Whole(), settings=settings, report=report)
+    assert np.array_equal(found, [[1], [1]])
+    assert (report.padding, report.batches) == (4, 2)
