@@ -63,8 +63,8 @@ def own_cache(shared_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     """Give a test a register of its own; conversions are shared all the same."""
     folder = tmp_path / "own-cache"
     folder.mkdir()
-    (shared_cache / "openvino-2").mkdir(parents=True, exist_ok=True)
-    (folder / "openvino-2").symlink_to(shared_cache / "openvino-2")
+    (shared_cache / "openvino-3").mkdir(parents=True, exist_ok=True)
+    (folder / "openvino-3").symlink_to(shared_cache / "openvino-2")
     monkeypatch.setenv("EMBEDPREFS_CACHE", str(folder))
     return folder
 

@@ -7,7 +7,7 @@ import pytest
 
 openvino = pytest.importorskip("openvino")
 
-from embedprefs.engine.openvino.products import divide_products  # noqa: E402 - needs openvino
+from embedprefs.engine.openvino.products import divide_products, separate_activations  # noqa: E402 - needs openvino
 from embedprefs.engine.openvino.telemetry import import_openvino, without_telemetry  # noqa: E402
 
 import_openvino()
@@ -93,3 +93,39 @@ def test_divided_and_equal(chance, make, divided):
         np.testing.assert_allclose(value, expected, rtol=1e-5, atol=1e-6)
     splits = [node for node in model.get_ordered_ops() if "Split" in node.get_type_name()]
     assert len(splits) == 1 - divided
+
+
+def test_a_shape_that_only_splits_read_hinders_nothing(chance):
+    """Widths are computed from one product's shape for several splits, as a trace of a `chunk` does."""
+    entry, first = product(chance, 12)
+    last = operations.gather(operations.shape_of(first), operations.constant([2]), operations.constant(0))
+    half = operations.divide(last, operations.constant(np.array([2])))
+    widths = operations.concat([half, operations.subtract(last, half)], 0)
+    second = operations.matmul(entry, operations.constant(weights(chance, 12)), False, True)
+    parts = [
+        part
+        for whole in (first, second)
+        for part in operations.variadic_split(whole, operations.constant(-1), widths).outputs()
+    ]
+    result = operations.add(operations.multiply(parts[0], parts[1]), operations.multiply(parts[2], parts[3]))
+    model = openvino.Model([result], [entry])
+    texts = chance.standard_normal((2, 6, WIDTH)).astype(np.float32)
+    (before,) = computed(model.clone(), texts)
+    assert divide_products(model) == 2
+    np.testing.assert_allclose(computed(model, texts)[0], before, rtol=1e-5, atol=1e-6)
+    assert not [node for node in model.get_ordered_ops() if "Split" in node.get_type_name()]
+
+
+@pytest.mark.parametrize(("kind", "gated_layer", "separated"), [("erf", True, 1), ("tanh", True, 0), ("erf", False, 0)])
+def test_activations_of_gated_layers_are_separated(chance, kind, gated_layer, separated):
+    """The exact activation before a multiplication is computed apart, with the same numbers; any other stays."""
+    entry, whole = product(chance, 6)
+    active = operations.gelu(whole, kind)
+    gate = operations.matmul(entry, operations.constant(weights(chance, 6)), False, True)
+    result = operations.multiply(active, gate) if gated_layer else operations.add(active, gate)
+    model = openvino.Model([result], [entry])
+    texts = 3 * chance.standard_normal((2, 6, WIDTH)).astype(np.float32)
+    (before,) = computed(model.clone(), texts)
+    assert separate_activations(model) == separated
+    np.testing.assert_allclose(computed(model, texts)[0], before, rtol=1e-5, atol=1e-5)
+    assert len([node for node in model.get_ordered_ops() if node.get_type_name() == "Gelu"]) == 1 - separated

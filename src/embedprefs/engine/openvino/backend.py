@@ -19,6 +19,7 @@ from embedprefs.engine.batching import padded, plan_batches
 from embedprefs.engine.memory import is_out_of_memory
 from embedprefs.engine.openvino.compiled import compiled_in
 from embedprefs.engine.openvino.description import Description
+from embedprefs.engine.openvino.products import separate_activations
 from embedprefs.engine.openvino.requests import Compiled, Pending
 from embedprefs.engine.openvino.telemetry import import_openvino
 from embedprefs.errors import ModelFilesError, ResourceError
@@ -172,6 +173,8 @@ class OpenVINOBackend:
             for result in list(model.get_results()):
                 if output not in result.input_value(0).get_names():
                     model.remove_result(result)
+            if self._precision == "f32" and self.description.weights == "full":
+                separate_activations(model)
             compiled = compiled_in(self._compiled_cache, self._core, model, settings, output)
         except RuntimeError as error:
             if is_out_of_memory(error):

@@ -22,7 +22,7 @@ logger = logging.getLogger("embedprefs.engine")
 #: Bytes of all conversions together. One takes its float32 weights about twice: as converted, and as compiled.
 DEFAULT_SIZE_LIMIT = 10 * 1024**3
 #: Folder within the user's cache folder. Another way of converting takes another number.
-_STORE = "openvino-2"
+_STORE = "openvino-3"
 #: Seconds after its last use within which a conversion is never removed: another process may be about to read it.
 _IN_USE = 600.0
 #: Seconds to wait for another process that converts the same model.
