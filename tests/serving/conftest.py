@@ -63,8 +63,9 @@ def own_cache(shared_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     """Give a test a register of its own; conversions are shared all the same."""
     folder = tmp_path / "own-cache"
     folder.mkdir()
-    (shared_cache / "openvino-3").mkdir(parents=True, exist_ok=True)
-    (folder / "openvino-3").symlink_to(shared_cache / "openvino-2")
+    conversions = shared_cache / "openvino-3"
+    conversions.mkdir(parents=True, exist_ok=True)
+    (folder / conversions.name).symlink_to(conversions)
     monkeypatch.setenv("EMBEDPREFS_CACHE", str(folder))
     return folder
 
