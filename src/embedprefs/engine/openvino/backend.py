@@ -249,7 +249,7 @@ class OpenVINOBackend:
         padding = ids.size - int(mask.sum())
         result = np.empty((len(rows), self.dimension), dtype=np.float32)
         if not result.size:
-            return _Submitted(None, result, padding, self._give_up)
+            return _Submitted(None, result, padding, lambda: None)
         streams = self._streams if ids.size >= _TOKENS_OF_A_STREAM else 1
         compiled = self._take("sentence_embedding", streams)
         try:
