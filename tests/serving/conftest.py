@@ -14,6 +14,7 @@ import pytest
 
 from embedprefs import testing
 from embedprefs.calibration import calibrate
+from embedprefs.engine.openvino.store import ConversionStore
 from embedprefs.errors import EmbedPrefsWarning
 from embedprefs.layers import preferences_for_model
 
@@ -63,7 +64,7 @@ def own_cache(shared_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     """Give a test a register of its own; conversions are shared all the same."""
     folder = tmp_path / "own-cache"
     folder.mkdir()
-    conversions = shared_cache / "openvino-3"
+    conversions = ConversionStore(shared_cache).folder
     conversions.mkdir(parents=True, exist_ok=True)
     (folder / conversions.name).symlink_to(conversions)
     monkeypatch.setenv("EMBEDPREFS_CACHE", str(folder))

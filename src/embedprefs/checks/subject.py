@@ -52,6 +52,11 @@ class Subject:
     """Why there are no facts, where reading them failed."""
 
     @property
+    def training_arguments(self) -> Mapping[str, Any]:
+        """What `[training.arguments]` says."""
+        return self.preferences.training.arguments
+
+    @property
     def model(self) -> ModelFacts:
         """What the model's files say."""
         if self.facts is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from embedprefs.checks.rule import Found, nearest, rule
@@ -15,6 +15,7 @@ from embedprefs.checks.training_arguments import (
     NO_EFFECT,
     STALE,
     TRAINING_ARGUMENTS,
+    argument_key,
     strategies,
 )
 
@@ -22,14 +23,6 @@ __all__: list[str] = []
 
 #: More allowed values than this are not listed where one of them is near.
 _MANY = 20
-
-
-def _key(name: str) -> str:
-    return f"training.arguments.{name}"
-
-
-def _arguments(subject: Subject) -> dict[str, Any]:
-    return subject.preferences.training.arguments
 
 
 @rule(
@@ -45,12 +38,12 @@ def training_argument_unknown(subject: Subject) -> Iterator[Found]:
 
     [training.arguments] takes the host's arguments by their names of today.
     """
-    for name in _arguments(subject):
+    for name in subject.training_arguments:
         if name in TRAINING_ARGUMENTS or name in STALE:
             continue
         close = nearest(name, [*TRAINING_ARGUMENTS, *STALE])
         yield Found(
-            _key(name),
+            argument_key(name),
             f'SentenceTransformerTrainingArguments has no "{name}".',
             (STALE.get(close) or f"Did you mean {close}?") if close else "Remove it.",
         )
@@ -69,9 +62,9 @@ def training_argument_renamed(subject: Subject) -> Iterator[Found]:
 
     Many guides still use the names of older versions.
     """
-    for name in _arguments(subject):
+    for name in subject.training_arguments:
         if name in STALE:
-            yield Found(_key(name), f'"{name}" is no argument of the installed generation.', STALE[name])
+            yield Found(argument_key(name), f'"{name}" is no argument of the installed generation.', STALE[name])
 
 
 @rule(
@@ -86,9 +79,9 @@ def training_argument_deprecated(subject: Subject) -> Iterator[Found]:
 
     The new name works today already.
     """
-    for name in _arguments(subject):
+    for name in subject.training_arguments:
         if name in DEPRECATED:
-            yield Found(_key(name), f'"{name}" is written in a better place today.', DEPRECATED[name])
+            yield Found(argument_key(name), f'"{name}" is written in a better place today.', DEPRECATED[name])
 
 
 @rule(
@@ -105,9 +98,9 @@ def training_argument_without_effect(subject: Subject) -> Iterator[Found]:
     The trainer of sentence-transformers replaces the data loader and the loss of transformers, and with them what
     these arguments would control.
     """
-    for name, value in _arguments(subject).items():
+    for name, value in subject.training_arguments.items():
         if name in NO_EFFECT and value != TRAINING_ARGUMENTS[name].default:
-            yield Found(_key(name), f"{name} has no effect here. {NO_EFFECT[name]}", "Remove it.")
+            yield Found(argument_key(name), f"{name} has no effect here. {NO_EFFECT[name]}", "Remove it.")
 
 
 @rule(
@@ -122,13 +115,13 @@ def training_argument_type(subject: Subject) -> Iterator[Found]:
 
     The host accepts any value at first.
     """
-    for name, value in _arguments(subject).items():
+    for name, value in subject.training_arguments.items():
         argument = TRAINING_ARGUMENTS.get(name)
         if argument is None:
             continue
         if not argument.accepts(value):
             shown = f'"{value}"' if isinstance(value, str) else value
-            yield Found(_key(name), f"{name} is {shown}.", f"Write a value of the type {argument.kinds}.")
+            yield Found(argument_key(name), f"{name} is {shown}.", f"Write a value of the type {argument.kinds}.")
             continue
         for item in (value if isinstance(value, list) else [value]) if name in CHOICES else ():
             if item not in CHOICES[name]:
@@ -136,7 +129,7 @@ def training_argument_type(subject: Subject) -> Iterator[Found]:
                 meant = f'Did you mean "{close}"? ' if close else ""
                 # Of many names the near one is enough.
                 rest = "" if close and len(CHOICES[name]) > _MANY else f"Allowed: {', '.join(CHOICES[name])}."
-                yield Found(_key(name), f'{name} is "{item}".', f"{meant}{rest}".strip())
+                yield Found(argument_key(name), f'{name} is "{item}".', f"{meant}{rest}".strip())
 
 
 @rule(
@@ -152,9 +145,9 @@ def training_remove_unused_columns(subject: Subject) -> Iterator[Found]:
 
     In sentence-transformers the order of the columns decides their role, and none is unused.
     """
-    if _arguments(subject).get("remove_unused_columns") is True:
+    if subject.training_arguments.get("remove_unused_columns") is True:
         yield Found(
-            _key("remove_unused_columns"),
+            argument_key("remove_unused_columns"),
             "It drops no column of embedding data: every column that is no label is a text to train on.",
             "Remove it; leave identifiers and other columns out of the data.",
         )
@@ -175,12 +168,12 @@ def training_prompts_covered(subject: Subject) -> Iterator[Found]:
     A model that was trained with other prompts than it is used with is worse than one without. The prompts of [prompts]
     are put before the right columns and saved with the model.
     """
-    prompts = _arguments(subject).get("prompts")
+    prompts = subject.training_arguments.get("prompts")
     if prompts is None:
         return
     keys = f" (keys: {', '.join(prompts)})" if isinstance(prompts, dict) and prompts else ""
     yield Found(
-        _key("prompts"),
+        argument_key("prompts"),
         f"The host would look its keys up among the columns of the data{keys}, and ignore those that are none.",
         "Remove it: [prompts] is used in training too, by role.",
     )
@@ -200,18 +193,21 @@ def training_half_precision(subject: Subject) -> Iterator[Found]:
 
     Mixed precision in float16 needs a GPU.
     """
-    arguments = _arguments(subject)
+    arguments = subject.training_arguments
     on_cpu = arguments.get("use_cpu") is True
     if subject.resolved is not None:
         on_cpu = on_cpu or all(device == "cpu" for device in subject.resolved.devices)
     for name in ("fp16", "fp16_full_eval"):
         if arguments.get(name) is True and on_cpu:
             yield Found(
-                _key(name), f"{name} does nothing on a processor.", f"Remove {name}, or train on a GPU.", "warning"
+                argument_key(name),
+                f"{name} does nothing on a processor.",
+                f"Remove {name}, or train on a GPU.",
+                "warning",
             )
     for half, brain in (("fp16", "bf16"), ("fp16_full_eval", "bf16_full_eval")):
         if arguments.get(half) is True and arguments.get(brain) is True:
-            yield Found(_key(half), f"{half} and {brain} are both on.", f"Remove {half}.")
+            yield Found(argument_key(half), f"{half} and {brain} are both on.", f"Remove {half}.")
 
 
 @rule(
@@ -228,29 +224,31 @@ def training_best_model(subject: Subject) -> Iterator[Found]:
 
     Each evaluation has to fall together with a checkpoint. Where only one of them is stated, the other follows.
     """
-    arguments = _arguments(subject)
+    arguments = subject.training_arguments
     has_development = subject.preferences.training.split.development > 0
     evaluation, saving = strategies(arguments, has_development=has_development)
     best = arguments.get("load_best_model_at_end")
     if best is True and evaluation == "no":
         nothing = 'eval_strategy is "no".' if has_development else "training.split.development is 0."
         yield Found(
-            _key("load_best_model_at_end"),
+            argument_key("load_best_model_at_end"),
             f"Nothing is evaluated: {nothing}",
             'Write eval_strategy = "steps" (or "epoch"), with a development part.',
         )
     elif saving == "best" and evaluation == "no":
         yield Found(
-            _key("save_strategy"),
+            argument_key("save_strategy"),
             'Nothing is evaluated, so that "best" saves no checkpoint at all.',
             "Remove save_strategy, or let the development part be evaluated.",
         )
     elif best is True and saving == "no":
-        yield Found(_key("save_strategy"), "No checkpoints are saved.", f'Write save_strategy = "{evaluation}".')
+        yield Found(
+            argument_key("save_strategy"), "No checkpoints are saved.", f'Write save_strategy = "{evaluation}".'
+        )
     elif best is not False and "no" not in (evaluation, saving):
         if saving not in {"best", evaluation}:
             yield Found(
-                _key("save_strategy"),
+                argument_key("save_strategy"),
                 f'Checkpoints are saved by "{saving}", evaluations are made by "{evaluation}".',
                 f'Write save_strategy = "{evaluation}".',
             )
@@ -258,26 +256,26 @@ def training_best_model(subject: Subject) -> Iterator[Found]:
             yield from _steps(arguments)
     if arguments.get("greater_is_better") is False:
         yield Found(
-            _key("greater_is_better"),
+            argument_key("greater_is_better"),
             "The metrics that choose the best checkpoint are better the larger they are: the worst would be chosen.",
             "Remove it.",
         )
     needs = {"reduce_lr_on_plateau", "greedy"}
     if arguments.get("lr_scheduler_type") in needs and evaluation == "no":
         yield Found(
-            _key("lr_scheduler_type"),
+            argument_key("lr_scheduler_type"),
             f'"{arguments["lr_scheduler_type"]}" looks at evaluations, and nothing is evaluated.',
             'Write eval_strategy = "steps", with training.split.development above 0.',
         )
 
 
-def _steps(arguments: dict[str, Any]) -> Iterator[Found]:
+def _steps(arguments: Mapping[str, Any]) -> Iterator[Found]:
     save, evaluate = arguments.get("save_steps"), arguments.get("eval_steps")
     if not isinstance(save, (int, float)) or not isinstance(evaluate, (int, float)) or evaluate <= 0:
         return
     if (save < 1) != (evaluate < 1):
         yield Found(
-            _key("save_steps"),
+            argument_key("save_steps"),
             f"save_steps is {save:g}, and eval_steps is {evaluate:g}: one is a share of all steps, the other a number.",
             f"Write save_steps = {evaluate:g}.",
         )
@@ -285,7 +283,7 @@ def _steps(arguments: dict[str, Any]) -> Iterator[Found]:
     ratio = round(save / evaluate, 6)
     if ratio < 1 or not ratio.is_integer():
         yield Found(
-            _key("save_steps"),
+            argument_key("save_steps"),
             f"Checkpoints are saved every {save:g} steps, evaluations are made every {evaluate:g}."
             if evaluate >= 1
             else f"Checkpoints are saved after each {save:.0%} of the steps, evaluations are at each {evaluate:.0%}.",
@@ -311,16 +309,16 @@ def training_metric_unknown(subject: Subject) -> Iterator[Found]:
     `compute_metrics` is never called for embedding models, so there is no accuracy. Metrics come from evaluators, and
     their names say what was evaluated.
     """
-    metric = _arguments(subject).get("metric_for_best_model")
+    metric = subject.training_arguments.get("metric_for_best_model")
     if not isinstance(metric, str):
         return
     name = metric.removeprefix("eval_")
     advice = "Remove it, or write a name such as eval_dev_cosine_ndcg@10."
     if name in FOREIGN_METRICS:
-        yield Found(_key("metric_for_best_model"), f'No evaluation of embeddings reports "{metric}".', advice)
+        yield Found(argument_key("metric_for_best_model"), f'No evaluation of embeddings reports "{metric}".', advice)
     elif name == "loss" and subject.preferences.training.split.development == 0.0:
         yield Found(
-            _key("metric_for_best_model"),
+            argument_key("metric_for_best_model"),
             '"loss" needs evaluation data, and training.split.development is 0.',
             advice,
         )
@@ -340,13 +338,13 @@ def training_gradient_accumulation(subject: Subject) -> Iterator[Found]:
     The negatives of such a loss are the other rows of the batch. Accumulation adds up gradients of small batches, and
     adds no negatives. A cached loss has the same gradient as the large batch, in the memory of the small one.
     """
-    steps = _arguments(subject).get("gradient_accumulation_steps", 1)
+    steps = subject.training_arguments.get("gradient_accumulation_steps", 1)
     loss = subject.preferences.training.loss
     if not isinstance(steps, int) or steps <= 1 or (loss is not None and loss not in IN_BATCH_NEGATIVES_LOSSES):
         return
     named = loss or "The loss that is chosen for pairs"
     yield Found(
-        _key("gradient_accumulation_steps"),
+        argument_key("gradient_accumulation_steps"),
         f"{named} takes its negatives from the batch, and {steps} steps of accumulation add none.",
         'Remove it; write loss = "CachedMultipleNegativesRankingLoss" and a large per_device_train_batch_size.',
         None if loss is not None else "warning",
@@ -366,10 +364,10 @@ def training_duplicates_lost(subject: Subject) -> Iterator[Found]:
 
     Synthetic questions share the passage they were made from, so that most of them may never be trained on.
     """
-    sampler = _arguments(subject).get("batch_sampler")
+    sampler = subject.training_arguments.get("batch_sampler")
     if sampler in {"no_duplicates", "no_duplicates_hashed"}:
         yield Found(
-            _key("batch_sampler"),
+            argument_key("batch_sampler"),
             f'"{sampler}" drops rows without a message where many rows share a text.',
             "Remove it, or make sure that each text stands in few rows.",
         )
@@ -387,13 +385,15 @@ def training_loader_workers(subject: Subject) -> Iterator[Found]:
 
     Without workers there is nobody who could fetch ahead.
     """
-    arguments = _arguments(subject)
+    arguments = subject.training_arguments
     if arguments.get("dataloader_num_workers", 0):
         return
     for name in ("dataloader_prefetch_factor", "dataloader_persistent_workers"):
         if arguments.get(name):
             yield Found(
-                _key(name), "dataloader_num_workers is 0.", f"Write dataloader_num_workers = 2, or remove {name}."
+                argument_key(name),
+                "dataloader_num_workers is 0.",
+                f"Write dataloader_num_workers = 2, or remove {name}.",
             )
 
 

@@ -23,6 +23,7 @@ __all__ = [
     "STALE",
     "TRAINING_ARGUMENTS",
     "HostArgument",
+    "argument_key",
     "strategies",
 ]
 
@@ -372,6 +373,11 @@ LOSSES = tuple(HOST_LOSSES)
 
 #: Losses whose negatives are the other rows of the batch.
 IN_BATCH_NEGATIVES_LOSSES = frozenset(loss.name for loss in HOST_LOSSES.values() if loss.in_batch_negatives)
+
+
+def argument_key(name: str) -> str:
+    """Return the preferences' key of an argument."""
+    return f"training.arguments.{name}"
 
 
 def strategies(arguments: Mapping[str, Any], *, has_development: bool) -> tuple[str, str]:

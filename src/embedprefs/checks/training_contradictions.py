@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 from embedprefs.checks.rule import Found, nearest, rule
 from embedprefs.checks.subject import Subject
-from embedprefs.checks.training_arguments import strategies
+from embedprefs.checks.training_arguments import argument_key, strategies
 from embedprefs.checks.training_losses import HOST_LOSSES, WRAPPERS
 
 __all__: list[str] = []
@@ -18,14 +17,6 @@ _WITHOUT_WARMUP = frozenset({"constant", "reduce_lr_on_plateau", "greedy"})
 _GROUPED = frozenset(
     {"BatchAllTripletLoss", "BatchHardTripletLoss", "BatchHardSoftMarginTripletLoss", "BatchSemiHardTripletLoss"}
 )
-
-
-def _key(name: str) -> str:
-    return f"training.arguments.{name}"
-
-
-def _arguments(subject: Subject) -> Mapping[str, Any]:
-    return subject.preferences.training.arguments
 
 
 @rule(
@@ -40,7 +31,7 @@ def training_steps_ignored(subject: Subject) -> Iterator[Found]:
 
     Evaluations, checkpoints and log lines come by steps or by epochs; the strategy says which.
     """
-    arguments = _arguments(subject)
+    arguments = subject.training_arguments
     has_development = subject.preferences.training.split.development > 0
     evaluation, saving = strategies(arguments, has_development=has_development)
     for name, strategy, effective in (
@@ -52,13 +43,13 @@ def training_steps_ignored(subject: Subject) -> Iterator[Found]:
             continue
         if name == "eval_steps" and not has_development and arguments.get("eval_strategy") is None:
             yield Found(
-                _key(name),
+                argument_key(name),
                 f"eval_steps is {arguments[name]}, and training.split.development is 0: nothing is evaluated.",
                 "Remove eval_steps, or write a share above 0.",
             )
             continue
         yield Found(
-            _key(name),
+            argument_key(name),
             f'{name} is {arguments[name]}, and {strategy} is "{effective}".',
             f'Write {strategy} = "steps", or remove {name}.',
         )
@@ -76,11 +67,11 @@ def training_epochs_ignored(subject: Subject) -> Iterator[Found]:
 
     max_steps ends the training, however many epochs are asked for.
     """
-    arguments = _arguments(subject)
+    arguments = subject.training_arguments
     steps = arguments.get("max_steps", -1)
     if isinstance(steps, int) and steps > 0 and "num_train_epochs" in arguments:
         yield Found(
-            _key("num_train_epochs"),
+            argument_key("num_train_epochs"),
             f"num_train_epochs is {arguments['num_train_epochs']}, and max_steps = {steps} decides.",
             "Remove num_train_epochs or max_steps.",
         )
@@ -98,11 +89,11 @@ def training_warmup_ignored(subject: Subject) -> Iterator[Found]:
 
     Only some schedules raise the learning rate at the beginning.
     """
-    arguments = _arguments(subject)
+    arguments = subject.training_arguments
     schedule = arguments.get("lr_scheduler_type")
     if arguments.get("warmup_steps") and schedule in _WITHOUT_WARMUP:
         yield Found(
-            _key("warmup_steps"),
+            argument_key("warmup_steps"),
             f'warmup_steps is {arguments["warmup_steps"]}, and the schedule "{schedule}" has no warm-up.',
             'Write lr_scheduler_type = "constant_with_warmup", or remove warmup_steps.',
         )
@@ -215,8 +206,8 @@ def training_token_in_file(subject: Subject) -> Iterator[Found]:
 
     Files are shared and committed.
     """
-    if _arguments(subject).get("hub_token"):
-        yield Found(_key("hub_token"), "A token is written in a file.", "Remove it, and set HF_TOKEN instead.")
+    if subject.training_arguments.get("hub_token"):
+        yield Found(argument_key("hub_token"), "A token is written in a file.", "Remove it, and set HF_TOKEN instead.")
 
 
 @rule(
@@ -233,7 +224,7 @@ def training_card_shows_texts(subject: Subject) -> Iterator[Found]:
     A model is given away more easily than a corpus. Without the preference the card has numbers alone.
     """
     if subject.preferences.training.model_card_texts:
-        pushed = _arguments(subject).get("push_to_hub") is True
+        pushed = subject.training_arguments.get("push_to_hub") is True
         yield Found(
             "training.model_card_texts",
             "Texts of the training data are written into README.md"
@@ -341,13 +332,15 @@ def training_label_batches(subject: Subject) -> Iterator[Found]:
     """
     if subject.preferences.training.loss not in _GROUPED:
         return
-    arguments, loss = _arguments(subject), subject.preferences.training.loss
+    arguments, loss = subject.training_arguments, subject.preferences.training.loss
     sampler, size = arguments.get("batch_sampler"), arguments.get("per_device_train_batch_size")
     if sampler not in (None, "group_by_label"):
-        yield Found(_key("batch_sampler"), f'{loss} needs "group_by_label", and it is "{sampler}".', "Remove it.")
+        yield Found(
+            argument_key("batch_sampler"), f'{loss} needs "group_by_label", and it is "{sampler}".', "Remove it."
+        )
     if isinstance(size, int) and (size < 4 or size % 2):
         yield Found(
-            _key("per_device_train_batch_size"),
+            argument_key("per_device_train_batch_size"),
             f"It is {size}; {loss} needs an even number from 4 on.",
             f"Write per_device_train_batch_size = {max(4, size + size % 2)}.",
         )

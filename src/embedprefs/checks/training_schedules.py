@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
-from typing import Any
 
 from embedprefs.checks.rule import Found, nearest, rule
 from embedprefs.checks.subject import Subject
+from embedprefs.checks.training_arguments import argument_key
 
 __all__ = ["SCHEDULE_ARGUMENTS"]
 
@@ -78,14 +78,6 @@ _LEAST: Mapping[str, tuple[float, bool]] = MappingProxyType(
 )
 
 
-def _key(name: str) -> str:
-    return f"training.arguments.{name}"
-
-
-def _arguments(subject: Subject) -> Mapping[str, Any]:
-    return subject.preferences.training.arguments
-
-
 @rule(
     "training-argument-range",
     "error",
@@ -100,15 +92,15 @@ def training_argument_range(subject: Subject) -> Iterator[Found]:
     The host accepts any number at first.
     """
     for name, (least, itself) in _LEAST.items():
-        value = _arguments(subject).get(name)
+        value = subject.training_arguments.get(name)
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             continue
         if value < least or (value == least and not itself):
             allowed = f"{least:g} or more" if itself else f"more than {least:g}"
-            yield Found(_key(name), f"{name} is {value:g}.", f"Write {allowed}.")
-    steps = _arguments(subject).get("max_steps")
+            yield Found(argument_key(name), f"{name} is {value:g}.", f"Write {allowed}.")
+    steps = subject.training_arguments.get("max_steps")
     if isinstance(steps, int) and (steps == 0 or steps < -1):
-        yield Found(_key("max_steps"), f"max_steps is {steps}.", "Write 1 or more, or remove it.")
+        yield Found(argument_key("max_steps"), f"max_steps is {steps}.", "Write 1 or more, or remove it.")
 
 
 @rule(
@@ -124,29 +116,31 @@ def training_optimizer_arguments(subject: Subject) -> Iterator[Found]:
 
     Momentum of SGD is written in optim_args, that of AdamW is adam_beta1.
     """
-    arguments = _arguments(subject)
+    arguments = subject.training_arguments
     optimizer = arguments.get("optim", _DEFAULT_OPTIMIZER)
     if not isinstance(optimizer, str):
         return
     if arguments.get("optim_args") and _WITHOUT_OWN_ARGUMENTS.match(optimizer):
         yield Found(
-            _key("optim_args"),
+            argument_key("optim_args"),
             f'"{optimizer}" reads nothing from optim_args.',
             "Remove it; see adam_beta1, adam_beta2, adam_epsilon and weight_decay.",
         )
     if _WITHOUT_MOMENTS.match(optimizer):
         for name in ("adam_beta1", "adam_beta2", "adam_epsilon"):
             if name in arguments:
-                yield Found(_key(name), f'"{optimizer}" does not read {name}.', f"Remove {name}; see optim_args.")
+                yield Found(
+                    argument_key(name), f'"{optimizer}" does not read {name}.', f"Remove {name}; see optim_args."
+                )
     layers = _OF_LAYERS.match(optimizer)
     if layers and arguments.get("optim_target_modules") is None:
         yield Found(
-            _key("optim_target_modules"),
+            argument_key("optim_target_modules"),
             f'"{optimizer}" works on layers that have to be named.',
             'Write optim_target_modules = "all-linear", or names of layers.',
         )
     elif arguments.get("optim_target_modules") is not None and not layers:
-        yield Found(_key("optim_target_modules"), f'"{optimizer}" does not read it.', "Remove it.")
+        yield Found(argument_key("optim_target_modules"), f'"{optimizer}" does not read it.', "Remove it.")
 
 
 @rule(
@@ -162,10 +156,10 @@ def training_schedule_arguments(subject: Subject) -> Iterator[Found]:
 
     Each schedule has arguments of its own.
     """
-    arguments = _arguments(subject)
+    arguments = subject.training_arguments
     schedule = arguments.get("lr_scheduler_type", "cosine")
     stated = arguments.get("lr_scheduler_kwargs") or {}
-    key = _key("lr_scheduler_kwargs")
+    key = argument_key("lr_scheduler_kwargs")
     if not isinstance(stated, Mapping):
         return
     if schedule in SCHEDULE_ARGUMENTS:

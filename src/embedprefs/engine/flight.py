@@ -1,4 +1,4 @@
-"""Several batches under way at a time: the next one is prepared and copied while one is computed."""
+"""Several batches under way at a time: computed side by side, or the next one prepared while one is computed."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ class Flight:
         while self._under_way:
             try:
                 self._result(self._under_way.popleft())
-            except RuntimeError as error:  # the error that led here is the one to raise
+            except Exception as error:  # noqa: BLE001 - the error that led here is the one to raise
                 logger.info("A batch that was under way failed too: %s", error)
 
     def _planned(self, group: _Group, positions: NDArray[np.intp]) -> list[_Batch]:

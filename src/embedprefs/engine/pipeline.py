@@ -187,7 +187,7 @@ def embed_rows(
     with _flight(backend, settings, report, on_computed) as flight:
         if flight is not None:
             flight.add(rows, out=out, prompt_tokens=prompt_tokens)
-            return out
+            return out  # whole once the flight has ended
     lengths = np.fromiter((len(row) for row in rows), dtype=np.int64, count=len(rows))
     left_out = prompt_tokens if settings.leaves_prompt_out else 0
     waiting = deque(plan_batches(lengths, batch_tokens=settings.batch_tokens, max_batch_size=settings.max_batch_size))

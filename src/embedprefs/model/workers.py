@@ -1,4 +1,4 @@
-"""What a worker process computes: its chunk of texts, with the engine of its own device."""
+"""What a worker process does: it computes its chunk of texts with the engine of its device, and ends when asked."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -358,25 +359,22 @@ def _side_by_side(
         raise errors[0]
 
 
+@dataclass(eq=False)
 class _Submitted:
-    """A batch under way."""
+    """A batch under way; None is pending where there was no text."""
 
-    clipped = 0
-
-    def __init__(
-        self, pending: Pending | None, result: NDArray[np.float32], padding: int, failed: Callable[[], None]
-    ) -> None:
-        self._pending = pending
-        self._result = result
-        self._failed = failed
-        self.padding = padding
+    pending: Pending | None
+    vectors: NDArray[np.float32]
+    padding: int
+    failed: Callable[[], None]
+    clipped: int = 0
 
     def result(self) -> NDArray[np.float32]:
         """Wait for the vectors, and return them: shape (texts, dimension)."""
-        if self._pending is not None:
+        if self.pending is not None:
             try:
-                self._pending.wait()
+                self.pending.wait()
             except RuntimeError:
-                self._failed()
+                self.failed()
                 raise
-        return self._result
+        return self.vectors

@@ -26,10 +26,7 @@ def divide_products(model: Any) -> int:
     Returns:
         How many products were divided.
     """
-    import_openvino()
-    with without_telemetry():
-        from openvino import opset13 as operations
-
+    operations = _operations()
     divided, before = 0, -1
     # More than once: the widths of several splits may be computed from one product's shape, which is read until the
     # others are divided.
@@ -54,10 +51,7 @@ def separate_activations(model: Any) -> int:
     Returns:
         How many activations were separated.
     """
-    import_openvino()
-    with without_telemetry():
-        from openvino import opset13 as operations
-
+    operations = _operations()
     separated = 0
     for gelu in model.get_ordered_ops():
         if gelu.get_type_name() != "Gelu" or gelu.get_attributes()["approximation_mode"].lower() != "erf":
@@ -76,6 +70,15 @@ def separate_activations(model: Any) -> int:
     if separated:
         model.validate_nodes_and_infer_types()
     return separated
+
+
+def _operations() -> Any:
+    """Return OpenVINO's operations."""
+    import_openvino()
+    with without_telemetry():
+        from openvino import opset13
+
+    return opset13
 
 
 def _divide_each(model: Any, operations: Any) -> int:
