@@ -69,7 +69,8 @@ class EngineCall:
         backend = self.model.backend_of_call(len(texts))
         tokenizer = self.model.text_tokenizer(None if self.limit == float("inf") else int(self.limit))
         self.report.backend, self.report.numerics = backend.name, backend.numerics
-        settings.codes = self.codes if isinstance(backend, Overlapping) and backend.finishes else None
+        if self.codes is not None and isinstance(backend, Overlapping) and backend.finishes:
+            settings.codes = self.codes
         with self._progress(len(texts)) as on_computed:
             rows = embed(
                 texts,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import operator
+from itertools import chain
 from typing import Any
 
 import torch
@@ -33,7 +35,6 @@ class Structure:
         self._tables: tuple[dict[str, Any], ...] = tuple(tables)
         #: Held, so that no other object can take the place of one of them in memory.
         self._parts: list[Any] = [part for table in tables for part in table.values()]
-        self._places = [id(part) for part in self._parts]
         self._tensors: tuple[torch.Tensor, ...] = tuple(part for part in self._parts if isinstance(part, torch.Tensor))
         #: Tensors made in inference mode do not count their changes.
         self._counting = tuple(tensor for tensor in self._tensors if not tensor.is_inference())
@@ -44,7 +45,9 @@ class Structure:
 
     def has_same_modules(self) -> bool:
         """Tell whether no module, parameter or buffer was added, removed or replaced."""
-        return [id(part) for table in self._tables for part in table.values()] == self._places
+        # Comparing the tables themselves would compare the values of tensors.
+        now = chain.from_iterable(map(dict.values, self._tables))
+        return sum(map(len, self._tables)) == len(self._parts) and all(map(operator.is_, now, self._parts))
 
     def in_training(self) -> list[torch.nn.Module]:
         """Return the modules that are in training mode."""
@@ -53,7 +56,7 @@ class Structure:
     def stamps(self) -> tuple[Any, ...]:
         """Return what stays equal while nobody sets a tensor or a setting, and no optimizer of this process steps."""
         # A fused optimizer does not raise the count of changes of the tensors it changes.
-        places = [tensor.data_ptr() for tensor in self._tensors]
+        places = list(map(torch.Tensor.data_ptr, self._tensors))
         changes = [tensor._version for tensor in self._counting]  # noqa: SLF001 - torch's documentation names it
         settings = [
             (name, value)
