@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from embedprefs.engine.exactness import MEASUREMENTS
+from embedprefs.engine.openvino.store import ConversionStore
+from embedprefs.files.folders import cache_folder
 from embedprefs.testing import FLAGSHIP, published_modernbert_embed_folder
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -58,9 +61,21 @@ def launcher(hub_cache):
         yield commands
 
 
+@pytest.fixture(scope="session")
+def kept(tmp_path_factory):
+    """What pages share of their caches: each model is converted and measured once, not once a page."""
+    folder = tmp_path_factory.mktemp("kept")
+    for name in (ConversionStore().folder.name, MEASUREMENTS):
+        (folder / name).mkdir()
+    return folder
+
+
 @pytest.fixture
-def environment(hub_cache, launcher, isolated_home, monkeypatch):
+def environment(hub_cache, launcher, kept, isolated_home, monkeypatch):
     """The environment of a user whose models are in the cache."""
+    cache_folder().mkdir(parents=True)
+    for folder in kept.iterdir():
+        (cache_folder() / folder.name).symlink_to(folder, target_is_directory=True)
     monkeypatch.setenv("HF_HOME", str(hub_cache))
     monkeypatch.setenv("HF_HUB_CACHE", str(hub_cache / "hub"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(hub_cache / "hub"))

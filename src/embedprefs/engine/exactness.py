@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CLOSE_COSINE",
     "EXACT_DIFFERENCE",
+    "MEASUREMENTS",
     "PROBE_TEXTS",
     "Measurement",
     "is_exact_enough",
@@ -40,6 +41,8 @@ logger = logging.getLogger("embedprefs.engine")
 #: The bounds of `compute.exactness`: the smallest cosine of "close", the largest difference of "exact".
 CLOSE_COSINE = 0.9995
 EXACT_DIFFERENCE = 1e-5
+#: Folder within the user's cache folder that keeps what was measured.
+MEASUREMENTS = "exactness"
 
 #: What is embedded to measure: several scripts and lengths, so that a conversion shows that is wrong for padding, for
 #: short or for long texts.
@@ -210,7 +213,7 @@ def _file_of(resolved: Resolved, backend: str, numerics: str) -> Path:
             if item.device in resolved.devices
         ]
     text = json.dumps(described, sort_keys=True, default=str)
-    return cache_folder() / "exactness" / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
+    return cache_folder() / MEASUREMENTS / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
 
 
 #: Packages whose version can change how a vector is rounded.
