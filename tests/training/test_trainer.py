@@ -16,7 +16,7 @@ from transformers import TrainerCallback
 
 from embedprefs.errors import InvalidPreferenceError, ResourceError
 from embedprefs.layers import preferences_for_model
-from embedprefs.testing import tiny_bert_folder, tiny_modernbert_folder
+from embedprefs.testing import static_model_folder, tiny_bert_folder, tiny_modernbert_folder
 from embedprefs.training import build_trainer, choose_loss, read_training_data
 from embedprefs.training.host_loss import build_loss, halve_mini_batch
 from embedprefs.training.host_trainer import is_out_of_memory
@@ -53,6 +53,20 @@ def test_it_is_the_host_s_own_trainer_with_our_sampler_and_no_card_callback(trai
     for batch in trainer.get_train_dataloader().batch_sampler:
         passages = [trainer.train_dataset[row]["positive"] for row in batch]
         assert len(set(passages)) == len(passages)
+
+
+@pytest.mark.parametrize("kind", ["bert", "static"])
+def test_the_tokens_of_a_step_are_counted_without_padding(trainer_of, bert, tmp_path, kind):
+    """Also those of static vectors, whose texts lie end to end and have no mask."""
+    pairs = [{"query": "red", "positive": "apple sky green"}, {"query": "blue sky", "positive": "tree"}]
+    words = {word: [1.0, 0.5, 0.25] for pair in pairs for text in pair.values() for word in text.split()}
+    folder = bert if kind == "bert" else static_model_folder(tmp_path / "static", words)
+    trainer = trainer_of(folder, pairs, **{"training.arguments": {"per_device_train_batch_size": 2, "max_steps": 1}})
+    trainer.train()
+    prompts = {"query": "query: ", "positive": "passage: "} if kind == "bert" else {"query": "", "positive": ""}
+    tokenizer = trainer.model.tokenizer
+    encode = tokenizer.encode if kind == "bert" else lambda text: tokenizer.encode(text, add_special_tokens=False).ids
+    assert trainer.tokens_seen == sum(len(encode(prompts[role] + pair[role])) for pair in pairs for role in pair)
 
 
 def test_prompts_stand_before_the_right_columns(trainer_of, bert):

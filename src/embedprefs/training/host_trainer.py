@@ -108,9 +108,7 @@ class PreferredTrainer(SentenceTransformerTrainer):  # type: ignore[misc]  # the
                 if smaller is None:
                     raise ResourceError(self._memory_advice()) from error
             else:
-                self.tokens_seen += sum(
-                    int(value.sum()) for name, value in inputs.items() if name.endswith("attention_mask")
-                )
+                self.tokens_seen += _tokens_of(inputs)
                 return loss
             # Outside the handler, where the traceback no longer holds the tensors of the failed attempt.
             self.optimizer.zero_grad()
@@ -210,3 +208,13 @@ def _enable_activation_checkpointing(
     for module in model.modules():
         if module is not model and hasattr(module, "activation_checkpointing_enable"):
             module.activation_checkpointing_enable(activation_checkpointing_kwargs, **further)
+
+
+def _tokens_of(inputs: dict[str, Any]) -> int:
+    """Return the tokens of a batch, padding left out; texts of static vectors lie end to end, without a mask."""
+    tokens = 0
+    for name, ids in inputs.items():
+        if name.endswith("input_ids"):
+            mask = inputs.get(name.removesuffix("input_ids") + "attention_mask")
+            tokens += int(ids.numel() if mask is None else mask.sum())
+    return tokens
