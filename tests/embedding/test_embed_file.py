@@ -433,4 +433,17 @@ def test_a_million_short_lines_hold_less_than_300_mb(static_folder, tmp_path, su
     result = json.loads(ended.stdout.splitlines()[-1])
     assert result["texts"] == 1_000_000
     assert result["added"] < 300e6
-    assert Path(tmp_path / f"out.{suffix}").stat().st_size > 1_000_000 * 8 * 4 / 4
+    assert _rows_in(tmp_path / f"out.{suffix}") == 1_000_000
+
+
+def _rows_in(path):
+    """Count the rows of a file, whatever its size: equal vectors take next to nothing in some."""
+    if path.suffix == ".parquet":
+        return parquet.read_metadata(path).num_rows
+    if path.suffix == ".jsonl":
+        with path.open("rb") as stream:
+            return sum(1 for _ in stream)
+    if path.suffix == ".npz":
+        with np.load(path) as arrays:
+            return len(arrays["vectors"])
+    return len(np.load(path, mmap_mode="r"))
