@@ -305,6 +305,81 @@ def test_a_change_without_a_sign_is_noticed_before_many_texts(folder, machine, b
     assert made[0].calls == calls
 
 
+def test_a_change_without_a_sign_is_noticed_by_one_text_that_follows_a_pause(folder, machine, built, monkeypatch):
+    """Queries that follow each other look at the weights ten times a second, not every time."""
+    from embedprefs.model import running
+
+    made = built(bfloat16=1e-2)
+    model = load(folder, machine)
+    monkeypatch.setattr(running.time, "monotonic", lambda: 1000.0)
+    model.encode("a river")
+    model[0].model.embeddings.word_embeddings.weight.data.mul_(1.5)
+    monkeypatch.setattr(running.time, "monotonic", lambda: 1000.2)
+    calls = made[0].calls
+    with pytest.warns(EmbedPrefsWarning, match="was changed after loading"):
+        model.encode("a river")
+    assert made[0].calls == calls
+
+
+def hooked(model):
+    model[0].model.encoder.layer[0].output.dense.register_forward_hook(lambda _module, _inputs, output: output * 1.5)
+
+
+def hooked_before(model):
+    model[0].model.encoder.layer[0].register_forward_pre_hook(lambda _module, inputs: (inputs[0] * 1.5, *inputs[1:]))
+
+
+def adapted(model):
+    from peft import LoraConfig
+
+    model.add_adapter(LoraConfig(r=2, target_modules=["query"], init_lora_weights=False))
+
+
+EARLY = [step, in_place, through_data, replaced, loaded_again, pooled_otherwise, hooked, hooked_before, adapted]
+
+
+@pytest.mark.parametrize("change", EARLY)
+@pytest.mark.parametrize("way", ["the model", "a copy", "a shallow copy", "an unpickled copy"])
+def test_what_was_changed_before_its_first_text_is_not_converted(change, way, folder, machine, built):
+    """Nothing is converted or measured then: both are kept on the disk under the name of what was loaded."""
+    import copy
+    import pickle
+
+    if change is adapted:
+        pytest.importorskip("peft")
+    made = built(bfloat16=1e-2)
+    model = load(folder, machine)
+    if way != "the model":
+        model.encode("a river")
+        pickled = pickle.dumps(model)
+        copied = {"a copy": copy.deepcopy, "a shallow copy": copy.copy}.get(way, lambda _: pickle.loads(pickled))
+        model = copied(model)
+        made.clear()
+    change(model)
+    with pytest.warns(EmbedPrefsWarning, match="was changed after loading, so that it runs on torch"):
+        engine = model.engine
+    assert (engine.backend is model._running.torch, made) == (True, [])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", EmbedPrefsWarning)
+        found = model.encode("a river")
+    rows = model.text_tokenizer(64).tokenise(["a river"]).ids
+    assert np.array_equal(found, model._running.torch.vectors(*padded(rows, 0))[0])
+    if way == "the model":
+        assert kept_measurement(model.resolved, "openvino", "bfloat16") is None
+
+
+@pytest.mark.parametrize("change", [hooked, hooked_before])
+def test_a_hook_laid_around_a_module_sends_texts_to_torch(change, folder, machine, built):
+    made = built(bfloat16=1e-2)
+    model = load(folder, machine)
+    model.encode("a river")
+    calls = made[0].calls
+    change(model)
+    with pytest.warns(EmbedPrefsWarning, match="was changed after loading"):
+        model.encode("a river")
+    assert made[0].calls == calls
+
+
 def test_training_another_model_changes_nothing_here(folder, machine, built):
     """An optimizer of the same process is a sign of change; the weights themselves decide, and are compared once."""
     made = built(bfloat16=1e-2)

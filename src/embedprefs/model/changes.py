@@ -31,7 +31,7 @@ def optimizer_steps() -> int:
 
 
 def chain_of(model: torch.nn.Module) -> tuple[str, ...]:
-    """Describe what a model computes beside its weights: modules, their settings, attention, adapters, vocabulary."""
+    """Describe what a model computes beside its weights: modules, settings, attention, adapters, hooks, vocabulary."""
     described = []
     for module in model.children():
         settings: Any = getattr(module, "get_config_dict", dict)()
@@ -47,7 +47,16 @@ def chain_of(model: torch.nn.Module) -> tuple[str, ...]:
         disabled = module.__dict__.get("_disable_adapters")
         if disabled is not None:
             described.append(f"{disabled} {module.__dict__.get('_active_adapter')}")
+        described += [
+            f"{type(module).__qualname__} {list(map(_name_of, hooks.values()))}"
+            for hooks in (module._forward_hooks, module._forward_pre_hooks)  # noqa: SLF001 - torch names no reader
+            if hooks
+        ]
     return tuple(described)
+
+
+def _name_of(hook: Any) -> str:
+    return f"{getattr(hook, '__module__', None)}.{getattr(hook, '__qualname__', type(hook).__qualname__)}"
 
 
 def signs_of_change(model: torch.nn.Module) -> tuple[Any, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 import weakref
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,9 @@ __all__ = ["RunsTexts", "is_forked_from_torch"]
 #: Texts of a call from which on the weights are looked at more closely before a converted backend stands for them: it
 #: takes a millisecond, and then a small part of the time.
 _MANY_TEXTS = 16
+#: Seconds since the last closer look after which a call of few texts takes one, too: a hundredth of the time of queries
+#: that follow each other, and what was changed unseen is found by the next one that follows a pause.
+_LOOK_AGAIN = 0.1
 
 #: The models of this process, to be set up anew in a forked child.
 _models: weakref.WeakSet[RunsTexts] = weakref.WeakSet()
@@ -103,8 +107,8 @@ class RunsTexts:
     def engine(self) -> Engine:
         """What runs the model's texts: backend, numerics, and how close its vectors are to float32.
 
-        It is chosen when the model is loaded. A model that is trained or changed afterwards runs on torch, whatever
-        this says; the report of a call says what ran.
+        It is chosen when it is first asked for, which the first text does. A model that is trained or changed after
+        loading runs on torch: where that comes later, whatever this says. The report of a call says what ran.
 
         Warns:
             EmbedPrefsWarning: a faster backend was refused; the message says why.
@@ -124,14 +128,21 @@ class RunsTexts:
             running.torch = TorchBackend(model, autocast=self._autocast)
         if why := why_unfamiliar(model):
             return Engine(running.torch, f"The host's own loop, because {why}.")
-        if resolved["compute.backend"] == "torch" and resolved["compute.attention"] == "varlen":
-            return self._without_padding(running.torch)
-        if resolved["compute.backend"] == "torch":
+        backend = resolved["compute.backend"]
+        if backend == "torch" and resolved["compute.attention"] != "varlen":
             return Engine(running.torch, resolved.choice("compute.backend").reason)
+        if not self._computes_what_was_loaded():
+            # What would be converted and measured is kept under the name of what was loaded.
+            other = "without padding" if backend == "torch" else f"on {backend}"
+            reason = f"The model was changed after loading, so that it runs on torch and not {other}."
+            running.said_changed = True
+            warn_caller(f"{reason} Save it and load it again to run it there.")
+            return Engine(running.torch, reason)
+        if backend == "torch":
+            return self._without_padding(running.torch)
         if model.untrained:
             return Engine(running.torch, "Random weights are not worth a conversion.")
         if _forked_from_torch:
-            backend = resolved["compute.backend"]
             reason = f"The model runs on torch: the threads of {backend} do not survive a fork."
             warn_caller(f'{reason} Start processes with the method "spawn".')
             return Engine(running.torch, reason)
@@ -225,15 +236,26 @@ class RunsTexts:
         if structure is None or not structure.has_same_modules():
             return False
         stamps = structure.stamps()
-        if stamps == structure.first_stamps and (texts < _MANY_TEXTS or signs_of_change(model) == running.signs):
-            return True
+        if stamps == structure.first_stamps:
+            now = time.monotonic()
+            if texts < _MANY_TEXTS and now - running.looked < _LOOK_AGAIN:
+                return True
+            running.looked = now
+            if signs_of_change(model) == running.signs:
+                return True
         if stamps == running.changed_stamps and texts < _MANY_TEXTS:
             return False
-        same: bool = chain_of(model) == model.loaded_chain and self._loaded_weights == weights_digest(model)
+        same = self._computes_what_was_loaded()
         if same:
             running.structure, running.signs, running.changed_stamps = Structure(model), signs_of_change(model), None
         else:
             running.changed_stamps = stamps
+        return same
+
+    def _computes_what_was_loaded(self) -> bool:
+        """Compare every weight and setting with what was loaded; it takes a third of a second for a gigabyte."""
+        model: Any = self
+        same: bool = chain_of(model) == model.loaded_chain and self._loaded_weights == weights_digest(model)
         return same
 
     def why_not_here(self) -> str | None:
@@ -311,6 +333,8 @@ class _Running:
         self.structure: Structure | None = None
         self.signs: tuple[Any, ...] = ()
         self.changed_stamps: tuple[Any, ...] | None = None
+        #: When the weights were last looked at more closely, on the monotonic clock.
+        self.looked = 0.0
         self.parts: Structure | None = None
         self.tokenizer: tuple[Any, TextTokenizer] | None = None
         self.said_changed = False

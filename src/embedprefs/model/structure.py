@@ -26,12 +26,15 @@ class Structure:
     def __init__(self, model: torch.nn.Module) -> None:
         """Note the parts of a model."""
         self.modules: tuple[torch.nn.Module, ...] = tuple(model.modules())
-        tables = [
+        tables: list[dict[Any, Any]] = [
             table
             for module in self.modules
             for table in (module._modules, module._parameters, module._buffers)  # noqa: SLF001 - what modules() walks
             if table
         ]
+        # Hooks may be laid around any module, also where there was none.
+        for module in self.modules:
+            tables += (module._forward_hooks, module._forward_pre_hooks)  # noqa: SLF001 - torch names no reader
         self._tables: tuple[dict[str, Any], ...] = tuple(tables)
         #: Held, so that no other object can take the place of one of them in memory.
         self._parts: list[Any] = [part for table in tables for part in table.values()]
@@ -44,7 +47,7 @@ class Structure:
         self.first_stamps = self.stamps()
 
     def has_same_modules(self) -> bool:
-        """Tell whether no module, parameter or buffer was added, removed or replaced."""
+        """Tell whether no module, parameter, buffer or forward hook was added, removed or replaced."""
         # Comparing the tables themselves would compare the values of tensors.
         now = chain.from_iterable(map(dict.values, self._tables))
         return sum(map(len, self._tables)) == len(self._parts) and all(map(operator.is_, now, self._parts))
