@@ -30,6 +30,7 @@ from embedprefs.engine.openvino.conversion import convert
 from embedprefs.engine.openvino.quantisation import built_in_texts, quantise
 from embedprefs.engine.openvino.telemetry import import_openvino
 from embedprefs.engine.tokenising import TextTokenizer
+from embedprefs.hardware.processor import bfloat16_pays_here
 
 Batch = tuple[NDArray[np.int64], NDArray[np.int64]]
 
@@ -111,7 +112,9 @@ def times(file: Path, numerics: str, batches: list[Batch], threads: int) -> Coun
         if "sentence_embedding" not in result.input_value(0).get_names():
             model.remove_result(result)
     settings = {
-        "INFERENCE_PRECISION_HINT": "f32" if numerics == "float32" or not native_bfloat16() else "bf16",
+        "INFERENCE_PRECISION_HINT": "bf16"
+        if numerics == "bfloat16" or (numerics == "int8" and bfloat16_pays_here())
+        else "f32",
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": "1",
         "INFERENCE_NUM_THREADS": str(threads),

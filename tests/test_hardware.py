@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from embedprefs.hardware import Accelerator, detect_hardware
+from embedprefs.hardware import Accelerator, Hardware, detect_hardware
 from embedprefs.hardware.control_groups import (
     CgroupLimits,
     control_group_limits,
@@ -21,6 +21,8 @@ from embedprefs.hardware.control_groups import (
 from embedprefs.hardware.graphics import nvidia_driver, parse_cuda_version, parse_gpu_table, visible
 from embedprefs.hardware.installed import installed_versions, parse_torch_version, torch_build
 from embedprefs.hardware.processor import (
+    bfloat16_pays,
+    bfloat16_pays_here,
     has_native_bfloat16,
     parse_apple_features,
     parse_cpuinfo,
@@ -50,21 +52,22 @@ class TestProcessor:
     def test_an_x86_processor(self):
         """Flags that one processor lacks do not count for the machine."""
         text = (
-            "processor\t: 0\nmodel name\t: AMD EPYC\nflags\t\t: fpu avx2 avx512_bf16\n\n"
-            "processor\t: 1\nmodel name\t: AMD EPYC\nflags\t\t: fpu avx2\n"
+            "processor\t: 0\nvendor_id\t: AuthenticAMD\nmodel name\t: AMD EPYC\nflags\t\t: fpu avx2 avx512_bf16\n\n"
+            "processor\t: 1\nvendor_id\t: AuthenticAMD\nmodel name\t: AMD EPYC\nflags\t\t: fpu avx2\n"
         )
-        assert parse_cpuinfo(text) == ("AMD EPYC", frozenset({"fpu", "avx2"}))
+        assert parse_cpuinfo(text) == ("AMD EPYC", frozenset({"fpu", "avx2"}), "AuthenticAMD")
 
     def test_an_arm_processor(self):
         """ARM calls its flags Features."""
-        name, flags = parse_cpuinfo("processor\t: 0\nFeatures\t: fp asimd bf16 i8mm\nCPU architecture: 8\n")
-        assert (name, flags) == ("", frozenset({"fp", "asimd", "bf16", "i8mm"}))
+        name, flags, vendor = parse_cpuinfo("processor\t: 0\nFeatures\t: fp asimd bf16 i8mm\nCPU architecture: 8\n")
+        assert (name, flags, vendor) == ("", frozenset({"fp", "asimd", "bf16", "i8mm"}), "")
         assert has_native_bfloat16(flags)
+        assert bfloat16_pays(flags, vendor)
 
     @pytest.mark.parametrize("text", ["", "no colon", ":\n:::"])
     def test_other_texts(self, text):
         """Nothing is made up."""
-        assert parse_cpuinfo(text) == ("", frozenset())
+        assert parse_cpuinfo(text) == ("", frozenset(), "")
 
     @pytest.mark.parametrize(
         ("flags", "native"),
@@ -73,6 +76,26 @@ class TestProcessor:
     def test_native_bfloat16(self, flags, native):
         """AVX512-BF16, AMX and ARM's BF16 multiply bfloat16 in hardware."""
         assert has_native_bfloat16(flags) is native
+
+    @pytest.mark.parametrize(
+        ("flags", "vendor", "pays"),
+        [
+            ({"avx512_bf16"}, "AuthenticAMD", True),
+            ({"avx512_bf16"}, "GenuineIntel", False),
+            ({"avx512_bf16", "avx512_fp16"}, "GenuineIntel", False),
+            ({"avx512_bf16", "amx_bf16"}, "GenuineIntel", True),
+            ({"avx512_bf16"}, "", True),
+            ({"avx2"}, "AuthenticAMD", False),
+        ],
+    )
+    def test_bfloat16_may_be_the_slower_format(self, flags, vendor, pays):
+        """Intel's AVX512-BF16 takes longer than float32; AMX and AMD's do not."""
+        assert bfloat16_pays(flags, vendor) is pays
+        described = Hardware(
+            instruction_sets=frozenset(flags), native_bfloat16=has_native_bfloat16(flags), processor_vendor=vendor
+        )
+        assert described.bfloat16_pays is pays
+        assert described.to_json()["bfloat16_pays"] is pays
 
     def test_apples_features(self):
         """A feature that is 0 is not there."""
@@ -382,6 +405,7 @@ class TestThisMachine:
         assert hardware.python_version == platform.python_version()
         assert 1 <= hardware.cpu_count <= (os.cpu_count() or 1)
         assert hardware.native_bfloat16 == has_native_bfloat16(hardware.instruction_sets)
+        assert hardware.bfloat16_pays == bfloat16_pays_here()
         if hardware.memory_total is not None:
             assert 0 < hardware.memory_available <= hardware.memory_total
             assert hardware.memory_limit <= hardware.memory_total

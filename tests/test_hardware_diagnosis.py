@@ -170,6 +170,8 @@ class TestDiagnosis:
         """Unknown instruction sets are a problem, since bfloat16 is then not used."""
         assert found("instruction sets", instruction_sets=frozenset()).status == "problem"
         assert "float32 is the faster" in found("bfloat16 on the processor", native_bfloat16=False).message
+        without_amx = {"instruction_sets": frozenset({"avx512_bf16"}), "processor_vendor": "GenuineIntel"}
+        assert "without AMX: float32 is the faster" in found("bfloat16 on the processor", **without_amx).message
 
     def test_a_machine_without_gpus(self):
         """No GPU is nothing wrong; torch built for CUDA still runs."""

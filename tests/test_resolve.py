@@ -413,6 +413,10 @@ def test_backend_auto_is_openvino_for_a_proved_architecture_on_a_processor():
     assert (answer["compute.backend"], answer["compute.dtype"]) == ("openvino", "float32")
     native = dataclasses.replace(WITH_OPENVINO, native_bfloat16=True)
     assert resolved(LARGE_BERT, native)["compute.dtype"] == "bfloat16"
+    slower = dataclasses.replace(native, instruction_sets=frozenset({"avx512_bf16"}), processor_vendor="GenuineIntel")
+    assert resolved(LARGE_BERT, slower)["compute.dtype"] == "float32"
+    assert resolved(LARGE_BERT, slower, compute={"dtype": "bfloat16"})["compute.dtype"] == "bfloat16"
+    assert resolved(LARGE_BERT, slower, compute={"backend": "torch", "exactness": "fast"})["compute.dtype"] == "float32"
     assert resolved(LARGE_BERT, native, compute={"exactness": "exact"})["compute.dtype"] == "float32"
     assert resolved(LARGE_BERT, native, compute={"dtype": "float32"})["compute.dtype"] == "float32"
 

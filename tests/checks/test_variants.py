@@ -258,6 +258,16 @@ VARIANTS = [
         'dtype = "auto"',
     ),
     (
+        "bfloat16-not-native",
+        {
+            "stated": {"compute.dtype": "bfloat16"},
+            "hardware": {"instruction_sets": frozenset({"avx512_bf16"}), "processor_vendor": "GenuineIntel"},
+        },
+        "warning",
+        "more slowly than float32",
+        'dtype = "auto"',
+    ),
+    (
         "precision-contradicts-exactness",
         {"stated": {"compute.exactness": "exact", "compute.autocast": True}},
         "error",

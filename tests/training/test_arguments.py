@@ -126,7 +126,11 @@ def test_bfloat16_is_used_where_it_pays_and_weights_stay_float32(choose):
     matrix_unit = dataclasses.replace(
         CPU, instruction_sets=frozenset({"amx_bf16", "avx512_bf16"}), native_bfloat16=True
     )
+    without_amx = dataclasses.replace(
+        matrix_unit, instruction_sets=frozenset({"avx512_bf16"}), processor_vendor="GenuineIntel"
+    )
     assert choose()["bf16"] is False
+    assert choose(hardware=without_amx)["bf16"] is False
     assert choose(hardware=matrix_unit)["bf16"] is True
     assert choose(hardware=GPU, compute__device="cuda")["bf16"] is True
     assert choose({"fp16": True}, hardware=GPU, compute__device="cuda")["bf16"] is False

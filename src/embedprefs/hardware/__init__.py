@@ -15,7 +15,7 @@ from embedprefs.hardware.graphics import apple_accelerators, nvidia_driver, visi
 from embedprefs.hardware.installed import installed_versions, torch_build
 from embedprefs.hardware.processor import (
     has_native_bfloat16,
-    instruction_sets,
+    identify_processor,
     physical_memory,
     processors_allowed,
 )
@@ -33,7 +33,7 @@ def detect_hardware() -> Hardware:
     if limit is not None:
         left = max(0, limit - (limits.memory_used or 0))
         available = left if available is None else min(available, left)
-    processor_name, flags = instruction_sets()
+    processor = identify_processor()
     build = torch_build()
     driver = nvidia_driver()
     stated = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -48,9 +48,10 @@ def detect_hardware() -> Hardware:
         memory_total=total,
         memory_available=available,
         cgroup_memory_limit=limit,
-        instruction_sets=flags,
-        native_bfloat16=has_native_bfloat16(flags),
-        processor_name=processor_name,
+        instruction_sets=processor.instruction_sets,
+        native_bfloat16=has_native_bfloat16(processor.instruction_sets),
+        processor_name=processor.name,
+        processor_vendor=processor.vendor,
         accelerators=(*seen, *apple),
         all_accelerators=(*driver.accelerators, *apple),
         driver_version=driver.version,

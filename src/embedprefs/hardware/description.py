@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from embedprefs.hardware.processor import bfloat16_pays
+
 __all__ = ["TELLING_INSTRUCTION_SETS", "Accelerator", "Hardware"]
 
 #: Instruction sets that decide how fast a model runs, of the some hundred that a processor lists.
@@ -83,7 +85,7 @@ class Hardware:
     instruction_sets: frozenset[str] = frozenset()
     """Names as the Linux kernel spells them: avx2, avx512_bf16, amx_bf16, asimd, bf16 ..."""
     native_bfloat16: bool = False
-    """True where the processor multiplies bfloat16 in hardware."""
+    """True where the processor multiplies bfloat16 in hardware; `bfloat16_pays` says whether that is any faster."""
     accelerators: tuple[Accelerator, ...] = ()
     """Those that torch would see, in its order."""
     driver_version: str | None = None
@@ -100,6 +102,8 @@ class Hardware:
     """Installed distribution -> its version, for those that matter here."""
     processor_name: str = ""
     """As the processor names itself."""
+    processor_vendor: str = ""
+    """GenuineIntel, AuthenticAMD ...; "" where the system does not say."""
     cpu_count_present: int | None = None
     """Processors of the machine, before affinity and quota."""
     all_accelerators: tuple[Accelerator, ...] = ()
@@ -116,6 +120,16 @@ class Hardware:
     """What could not be found out, in sentences: a driver that does not answer, a file that cannot be read."""
 
     @property
+    def bfloat16_pays(self) -> bool:
+        """True where the processor multiplies matrices faster in bfloat16 than in float32.
+
+        Not so on Intel's processors without AMX, or in a virtual machine that hides it.
+        """
+        return self.native_bfloat16 and (
+            "avx512_bf16" not in self.instruction_sets or bfloat16_pays(self.instruction_sets, self.processor_vendor)
+        )
+
+    @property
     def memory_limit(self) -> int | None:
         """Bytes of RAM this process may use at most: the cgroup's limit where it is below the RAM."""
         limits = [limit for limit in (self.memory_total, self.cgroup_memory_limit) if limit is not None]
@@ -128,11 +142,13 @@ class Hardware:
             "machine": self.machine,
             "python_version": self.python_version,
             "processor_name": self.processor_name,
+            "processor_vendor": self.processor_vendor,
             "cpu_count": self.cpu_count,
             "memory_total": self.memory_total,
             "cgroup_memory_limit": self.cgroup_memory_limit,
             "instruction_sets": [name for name in TELLING_INSTRUCTION_SETS if name in self.instruction_sets],
             "native_bfloat16": self.native_bfloat16,
+            "bfloat16_pays": self.bfloat16_pays,
             "accelerators": [
                 {
                     "device": accelerator.device,

@@ -125,10 +125,16 @@ def _processor(hardware: Hardware) -> Iterator[Diagnosis]:
     yield Diagnosis(
         "bfloat16 on the processor",
         "ok",
-        "Native: half the memory traffic of float32."
-        if hardware.native_bfloat16
-        else "Not native: float32 is the faster format on this processor.",
+        _bfloat16_on(hardware),
     )
+
+
+def _bfloat16_on(hardware: Hardware) -> str:
+    if hardware.bfloat16_pays:
+        return "Native: half the memory traffic of float32."
+    if hardware.native_bfloat16:
+        return "Native, but without AMX: float32 is the faster format on this processor."
+    return "Not native: float32 is the faster format on this processor."
 
 
 def _memory(hardware: Hardware) -> Iterator[Diagnosis]:

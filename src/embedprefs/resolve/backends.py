@@ -89,7 +89,7 @@ def why_too_large(facts: ModelFacts, hardware: Hardware, values: Mapping[str, An
     if not isinstance(limit, int) or values.get("compute.weights") == "int8":
         return None  # int8 is asked for, and runs nowhere else
     exact = values.get("compute.exactness") == "exact"
-    auto = "bfloat16" if hardware.native_bfloat16 and not exact else "float32"
+    auto = "bfloat16" if hardware.bfloat16_pays and not exact else "float32"
     stated = values.get("compute.dtype", "auto")
     held, what = weights_held(facts, dtype=auto if stated == "auto" else stated, backend="openvino")
     return f"{what}, and {readable_size(limit)} may be used" if held > limit else None

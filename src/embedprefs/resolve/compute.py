@@ -171,16 +171,16 @@ def _dtype(run: _Run, stated: Any) -> tuple[Any, str]:
     if exactness == "exact":
         return "float32", 'exactness = "exact" allows nothing else.'
     if run.values["compute.backend"] != "torch":
-        if run.hardware.native_bfloat16 and run.values["compute.backend"] == "openvino":
+        if run.hardware.bfloat16_pays and run.values["compute.backend"] == "openvino":
             return "bfloat16", (
                 "This CPU computes bfloat16 natively. At first use the cosine to float32 is measured on probe texts; "
                 "float32 runs where it is too small."
             )
         return "float32", "This CPU computes float32 faster than any lower precision."
     if run.on_cpu:
-        if exactness == "fast" and run.hardware.native_bfloat16:
+        if exactness == "fast" and run.hardware.bfloat16_pays:
             return "bfloat16", 'This CPU computes bfloat16 natively, and exactness = "fast" allows it.'
-        if run.hardware.native_bfloat16:
+        if run.hardware.bfloat16_pays:
             return "float32", (
                 "This CPU computes bfloat16 natively, but its cosine to float32 has not been measured for this model, "
                 'and exactness = "close" asks for 0.9995 on every text; dtype = "bfloat16" takes it all the same.'

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from embedprefs.errors import InputError, MissingExtraError, ModelFilesError, PreferenceMismatchError
+from embedprefs.hardware.processor import bfloat16_pays_here
 from embedprefs.serving.artefact import COMPILED_FOLDER, Artefact, RuntimeSettings, is_artefact
 from embedprefs.serving.canaries import embed_canaries, furthest
 from embedprefs.serving.encoder import Encoder
@@ -141,9 +142,15 @@ def load_backend(artefact: Artefact, runtime: RuntimeSettings) -> Backend:
     from embedprefs.engine.openvino.backend import OpenVINOBackend, native_bfloat16
 
     numerics: Any = artefact.numerics
-    if numerics == "bfloat16" and not native_bfloat16():
-        logger.info("%s: this processor has no bfloat16; the artefact computes in float32.", artefact.folder)
-        numerics = "float32"
+    if numerics == "bfloat16":
+        if not native_bfloat16():
+            logger.info("%s: this processor has no bfloat16; the artefact computes in float32.", artefact.folder)
+            numerics = "float32"
+        elif artefact.demand.get("dtype") != "bfloat16" and not bfloat16_pays_here():
+            logger.info(
+                "%s: float32 is faster on this processor, and is what the artefact computes in.", artefact.folder
+            )
+            numerics = "float32"
     backend: Any = OpenVINOBackend(
         artefact.model_folder,
         numerics=numerics,

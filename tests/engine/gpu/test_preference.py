@@ -195,7 +195,7 @@ def test_a_number_format_that_auto_took_and_is_not_close_is_warned_of(
     from embedprefs.hardware import detect_hardware
 
     monkeypatch.setenv("EMBEDPREFS_CACHE", str(tmp_path))
-    hardware = dataclasses.replace(detect_hardware(), native_bfloat16=True)
+    hardware = dataclasses.replace(detect_hardware(), native_bfloat16=True, processor_vendor="AuthenticAMD")
 
     def engine(**overrides: Any) -> Any:
         values = {**STATED, "compute.exactness": "fast", **overrides}

@@ -24,6 +24,7 @@ from embedprefs.engine.openvino.products import separate_activations
 from embedprefs.engine.openvino.requests import Compiled, Pending
 from embedprefs.engine.openvino.telemetry import import_openvino
 from embedprefs.errors import ModelFilesError, ResourceError
+from embedprefs.hardware.processor import bfloat16_pays_here
 
 __all__ = ["OpenVINOBackend", "native_bfloat16"]
 
@@ -95,7 +96,7 @@ class OpenVINOBackend:
         Args:
             folder: What `convert` or `quantise` wrote.
             numerics: Number format to compute in. "int8" needs a quantised model, whose other operations run in
-                bfloat16 where that is native.
+                bfloat16 where that is faster than float32.
             threads: Threads to compute with, as `compute.threads` says; None for those this process may use.
             streams: Batches computed side by side; None for one for every four threads, and up to four for a small
                 model.
@@ -155,7 +156,9 @@ class OpenVINOBackend:
                 "This processor does not compute in bfloat16, and OpenVINO would quietly compute in float32.\n"
                 '  Write compute.dtype = "float32", or "auto".'
             )
-        return "bf16" if native and numerics != "float32" else "f32"
+        if numerics == "int8":
+            return "bf16" if native and bfloat16_pays_here() else "f32"
+        return "bf16" if numerics == "bfloat16" else "f32"
 
     def _compile(self, output: str, streams: int) -> Compiled:
         file = self._folder / Description.MODEL_FILE
